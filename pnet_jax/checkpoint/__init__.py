@@ -1,0 +1,1 @@
+"""Saving and restoring runs; the only place that knows Orbax."""

@@ -1,0 +1,97 @@
+"""The checkpoints of one work directory, by Orbax: asynchronous, the last few and the best ones kept."""
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from pnet_jax.config import CheckpointConfig
+
+# What decides which checkpoint is the best.
+BEST_METRIC = "top1"
+
+# Orbax tells of every step of every save at INFO.
+logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+class Checkpoints:
+    """Checkpoints under `workdir/checkpoints`; also a context manager that waits for the last save."""
+
+    def __init__(self, workdir: pathlib.Path, config: CheckpointConfig | None = None) -> None:
+        """Opens them for reading, or with a `config` for reading and writing."""
+        policy = None
+        if config is not None:
+            policies: list[Any] = [preservation_policy.LatestN(config.keep_last)]
+            if config.keep_best > 0:
+                best = preservation_policy.BestN(
+                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+                policies.append(best)
+            policy = preservation_policy.AnyPreservationPolicy(policies)
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                create=config is not None,
+                read_only=config is None,
+                # A run that was killed while saving leaves an unfinished directory behind.
+                cleanup_tmp_directories=config is not None,
+                best_fn=lambda metrics: metrics[BEST_METRIC],
+                best_mode="max",
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The newest finished checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step with the best `BEST_METRIC`, the latest one if none was evaluated, or None."""
+        best = self._manager.best_step()
+        return self.latest_step() if best is None else best
+
+    def steps(self) -> list[int]:
+        """All finished checkpoints."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
+        """Starts saving; the state may be donated as soon as this returns."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
+            metrics=metrics,
+            force=True,
+        )
+
+    def restore(self, step: int, target: Any) -> Any:
+        """The state at `step` in the structure, dtypes and shardings of `target` (ShapeDtypeStructs)."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return self._manager.restore(step, args=args)["state"]
+
+    def restore_averages(self, step: int) -> tuple[Any, Any]:
+        """The `ema` and the raw variables of a checkpoint as numpy arrays, of whatever network they are.
+
+        Both are `{"params": ..., "batch_stats": ...}`.
+        """
+        metadata = self._manager.item_metadata(step)["state"]
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            ),
+            metadata.tree if hasattr(metadata, "tree") else metadata,
+        )
+        state = jax.device_get(self.restore(step, target))
+        raw = {"params": state["params"], "batch_stats": state["batch_stats"]}
+        return state["ema"], raw

@@ -1,0 +1,274 @@
+"""The schema of a run: every field, its default, its type and what makes a run possible.
+
+Configuration files start from `default_config()`, a locked `ConfigDict` of these defaults, and change fields;
+`Config.of` turns the result into frozen dataclasses and `validate` checks what types cannot.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from pnet_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Fields of `models.create_model`; None leaves the network's own value."""
+
+    name: str = "parameternet_300m"
+    width: float | None = None
+    num_experts: int | None = None
+    routing: str | None = None
+    routing_ratio: float | None = None
+    drop_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    # Groups of the batch with batch-norm statistics of their own; 1 = statistics of the whole global batch.
+    bn_groups: int = 1
+    # "batch" statistics in training, or the "running" ones, which freezes batch norm's statistics.
+    bn_statistics: str = "batch"
+    # Of the computation; parameters, statistics and logits are float32.
+    dtype: str = "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """A TFDS data set of array_record shards, and how its images are cut."""
+
+    name: str = "imagenet22k"
+    data_dir: str = "~/tensorflow_datasets"
+    train_split: str = "train"
+    eval_split: str = "validation"
+    label: str = "label"
+    num_classes: int = 21841
+    image_size: int = 224
+    # Random-resized-crop takes this share of the image's area, at least and at most.
+    crop_area_min: float = 0.08
+    crop_area_max: float = 1.0
+    # Evaluation takes the central square with this share of the image's shorter side.
+    eval_crop: float = 0.875
+    random_flip: bool = True
+    # Decoding threads of each host process.
+    num_threads: int = 16
+    # Batches decoded ahead of the step.
+    prefetch_batches: int = 4
+    # Undecodable training images a run may meet (each is named and skipped) before it stops.
+    max_corrupt_images: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and cosine decay."""
+
+    # Peak learning rate, for the global batch size of the same file.
+    learning_rate: float = 1e-3
+    end_learning_rate: float = 1e-5
+    warmup_epochs: float = 5.0
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    # Norm the gradient is clipped to; 0 = not clipped.
+    clip_norm: float = 5.0
+    # Each layer's learning rate is that of the layer above times this (1 = the same for all).
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureConfig:
+    """Of softmax routing, falling linearly (Chen et al. 2020, arXiv 1912.03458)."""
+
+    start: float = 30.0
+    end: float = 1.0
+    epochs: float = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    # A checkpoint is also written after each evaluation.
+    every_steps: int = 5000
+    keep_last: int = 2
+    keep_best: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    seed: int = 0
+    epochs: float = 90.0
+    global_batch_size: int = 4096
+    eval_batch_size: int = 4096
+    # Evaluations happen after each this many epochs, and at the end.
+    eval_every_epochs: float = 1.0
+    log_every_steps: int = 100
+    ema_decay: float = 0.9999
+    mesh: str = "data=-1,fsdp=1"
+    # The work directory of the run whose best checkpoint training starts from; the classifier starts afresh.
+    init_from: str | None = None
+    # Where compiled programs are kept between runs; empty = nowhere.
+    compilation_cache_dir: str = "~/.cache/pnet_jax/xla"
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    temperature: TemperatureConfig = TemperatureConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @classmethod
+    def of(cls, config: ml_collections.ConfigDict) -> "Config":
+        """The frozen form of a configuration, validated.
+
+        Raises:
+          UserError: for an unknown field (with the nearest name), a value of the wrong type, or a value that
+            no run can have.
+        """
+        frozen = _build(cls, config.to_dict(), prefix="config")
+        frozen.validate()
+        return frozen
+
+    def validate(self) -> None:
+        """Checks what can be known before any data or device is looked at."""
+        _require(self.global_batch_size > 0, "config.global_batch_size must be at least 1.")
+        _require(self.eval_batch_size > 0, "config.eval_batch_size must be at least 1.")
+        _require(self.epochs > 0, "config.epochs must be above 0.")
+        _require(self.eval_every_epochs > 0, "config.eval_every_epochs must be above 0.")
+        _require(self.log_every_steps > 0, "config.log_every_steps must be at least 1.")
+        _require(0 <= self.ema_decay < 1, "config.ema_decay must be in [0, 1); 0 keeps no average.")
+        _require(self.checkpoint.every_steps > 0, "config.checkpoint.every_steps must be at least 1.")
+        _require(
+            self.checkpoint.keep_last > 0,
+            "config.checkpoint.keep_last must be at least 1: without a last checkpoint a killed run is lost.",
+        )
+        _require(
+            self.model.dtype in ("float32", "bfloat16"),
+            f"config.model.dtype is {self.model.dtype!r}; it must be 'float32' or 'bfloat16'.",
+        )
+        _require(
+            self.model.bn_statistics in ("batch", "running"),
+            f"config.model.bn_statistics is {self.model.bn_statistics!r}; it must be 'batch' or 'running'.",
+        )
+        _require(
+            self.global_batch_size % self.model.bn_groups == 0,
+            f"config.model.bn_groups = {self.model.bn_groups} does not divide config.global_batch_size = "
+            f"{self.global_batch_size}.",
+        )
+        _require(
+            0 < self.data.crop_area_min <= self.data.crop_area_max <= 1,
+            "config.data.crop_area_min and crop_area_max must be in (0, 1], the first not above the second.",
+        )
+        _require(0 < self.data.eval_crop <= 1, "config.data.eval_crop must be in (0, 1].")
+        _require(
+            self.temperature.start > 0 and self.temperature.end > 0,
+            "config.temperature.start and .end must be above 0.",
+        )
+        _require(
+            self.optimizer.warmup_epochs <= self.epochs,
+            f"config.optimizer.warmup_epochs = {self.optimizer.warmup_epochs:g} is longer than the whole run "
+            f"(config.epochs = {self.epochs:g}).",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values."""
+        return dataclasses.asdict(self)
+
+
+# What may differ between two starts of one run: none of it changes a single number of the result.
+MAY_CHANGE = frozenset(
+    {
+        "data.data_dir",
+        "data.num_threads",
+        "data.prefetch_batches",
+        "compilation_cache_dir",
+        "mesh",
+        "checkpoint.keep_last",
+        "checkpoint.keep_best",
+    }
+)
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """All fields at their defaults; locked, so that only fields that exist can be set."""
+    return ml_collections.ConfigDict(_defaults(Config()))
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"model": {"name": ...}}` to `{"model.name": ...}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def fingerprint(config: Config) -> str:
+    """Twelve hexadecimal digits that change with any field that can change the result."""
+    fields = {k: v for k, v in flatten(config.to_dict()).items() if k not in MAY_CHANGE}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """The nearest of the `known` names as a clause, or nothing."""
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _defaults(instance: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            values[field.name] = _defaults(value)
+        elif value is None:
+            values[field.name] = config_dict.placeholder(_types(field.type)[0])
+        else:
+            values[field.name] = value
+    return values
+
+
+def _types(annotation: Any) -> tuple[type, ...]:
+    """The types a field accepts, None's left out."""
+    if isinstance(annotation, types.UnionType):
+        return tuple(t for t in typing.get_args(annotation) if t is not type(None))
+    return (annotation,)
+
+
+def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in values:
+        _require(
+            name in fields,
+            f"There is no field {prefix}.{name}{suggest(name, list(fields))}",
+        )
+    built = {}
+    for name, value in values.items():
+        annotation = fields[name].type
+        if dataclasses.is_dataclass(annotation):
+            built[name] = _build(annotation, value, f"{prefix}.{name}")
+            continue
+        accepted = _types(annotation)
+        if isinstance(value, int) and not isinstance(value, bool) and float in accepted:
+            value = float(value)
+        optional = isinstance(annotation, types.UnionType) and value is None
+        wanted = " or ".join(t.__name__ for t in accepted)
+        _require(
+            optional or (type(value) in accepted),
+            f"{prefix}.{name} is {value!r}, a {type(value).__name__}; it must be a {wanted}.",
+        )
+        built[name] = value
+    return cls(**built)
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UserError(sentence)

@@ -1,0 +1,1 @@
+"""Reading, building and feeding data sets."""

@@ -1,0 +1,94 @@
+"""The networks by name: `create_model("parameternet_300m", num_classes=21841)`."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from pnet_jax.models.ghostnet import STAGES_300M, STAGES_600M, GhostNet
+from pnet_jax.models.initializers import from_one_draw, trace_init
+
+_GHOSTNET_300M = {"stages": STAGES_300M, "width": 1.45, "act": nn.relu}
+_GHOSTNET_600M = {"stages": STAGES_600M, "width": 1.9, "act": nn.hard_swish}
+
+_MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    "ghostnet_300m": (GhostNet, _GHOSTNET_300M),
+    "ghostnet_600m": (GhostNet, _GHOSTNET_600M),
+    "parameternet_300m": (GhostNet, _GHOSTNET_300M | {"num_experts": 4}),
+    "parameternet_600m": (GhostNet, _GHOSTNET_600M | {"num_experts": 4}),
+}
+
+
+def list_models() -> list[str]:
+    """Every name that `create_model` knows, sorted."""
+    return sorted(_MODELS)
+
+
+def create_model(
+    name: str, *, num_classes: int = 1000, dtype: Any = jnp.float32, **overrides: Any
+) -> nn.Module:
+    """A network by its name.
+
+    Args:
+      name: one of `list_models()`.
+      num_classes: outputs of the classifier.
+      dtype: of the computation; parameters are float32 and logits come out as float32.
+      **overrides: fields of the network, such as `width`, `num_experts`, `routing`, `routing_ratio`,
+        `drop_rate`, `drop_path_rate`, `bn_groups`.
+
+    Returns:
+      A module with `model.apply(variables, images, train=False)` -> logits and the collections `params` and
+      `batch_stats`.
+
+    Raises:
+      ValueError: for an unknown name or field, with the nearest one, and for experts of a static network.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"There is no model {name!r}{nearest(name, list_models())}.")
+    network, fields = _MODELS[name]
+    known = set(network.__dataclass_fields__) - {"parent", "name", "stages", "act"}
+    for field in overrides:
+        if field not in known:
+            raise ValueError(f"{name} has no field {field!r}{nearest(field, sorted(known))}.")
+    if "num_experts" not in fields and overrides.get("num_experts") is not None:
+        raise ValueError(
+            f"{name} is static and has no experts; leave num_experts unset or take its "
+            f"{name.replace('ghostnet', 'parameternet')}."
+        )
+    return network(num_classes=num_classes, dtype=dtype, **(fields | overrides))
+
+
+def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
+    """Fresh `params` and `batch_stats`, the same distribution as `model.init` at a tenth of its compile time.
+
+    Only the parameters leave the compiled function, so XLA drops the forward pass that made them; the running
+    statistics start at mean 0 and variance 1. The values differ from `model.init` with the same key.
+    """
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes, total = trace_init(lambda: model.init(key, images))
+
+    def init(key: jax.Array) -> Any:
+        with from_one_draw(key, total):
+            return model.init(key, images)["params"]
+
+    # The function runs once: time spent on optimising its machine code would be lost.
+    params = jax.jit(init, compiler_options=_compile_quickly())(key)
+    batch_stats = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.full(leaf.shape, float(path[-1].key == "var"), leaf.dtype),
+        shapes["batch_stats"],
+    )
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def _compile_quickly() -> dict[str, Any] | None:
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for a misspelt name: "; did you mean 'x'?" or the list of what there is."""
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else f"; there are {', '.join(known)}"

@@ -1,0 +1,86 @@
+"""DynamicConv and the routers that weigh its experts (ParameterNet, arXiv 2306.14525, section 3.3)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from pnet_jax.models.initializers import he_fan_out, lecun_fan_in
+from pnet_jax.ops.dynamic_conv import dynamic_conv
+
+ROUTINGS = ("softmax_mlp", "softmax_linear", "sigmoid_linear")
+
+# The standard deviation of PyTorch's linear layers, which the published routers start with.
+_router_init = lecun_fan_in(3**-0.5)
+
+
+class Router(nn.Module):
+    """The experts' coefficients of each sample, from the mean over its pixels, in float32.
+
+    | `routing`        | generator                                                      | source               |
+    |------------------|----------------------------------------------------------------|----------------------|
+    | `softmax_mlp`    | Linear(C, ratio C) -> ReLU -> Linear(., K) -> softmax(. / T)   | the paper's text     |
+    | `softmax_linear` | Linear(C, K) -> softmax(. / T)                                 | the smallest softmax |
+    | `sigmoid_linear` | Linear(C, K) -> sigmoid                                        | the published code   |
+    """
+
+    num_experts: int
+    routing: str = "softmax_mlp"
+    routing_ratio: float = 0.25
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+        """`[N, H, W, C]` to `[N, K]`; a high `temperature` makes the softmax uniform."""
+        if self.routing not in ROUTINGS:
+            raise ValueError(
+                f"There is no routing {self.routing!r}; choose one of {', '.join(ROUTINGS)}."
+            )
+        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        if self.routing == "softmax_mlp":
+            hidden = max(1, round(pooled.shape[-1] * self.routing_ratio))
+            pooled = nn.relu(nn.Dense(hidden, kernel_init=_router_init, name="hidden")(pooled))
+        logits = nn.Dense(self.num_experts, kernel_init=_router_init, name="out")(pooled)
+        if self.routing == "sigmoid_linear":
+            return nn.sigmoid(logits)
+        return nn.softmax(logits / temperature)
+
+
+def _expert_gain(num_experts: int, routing: str) -> float:
+    """What experts must be scaled by so that their even mix has the variance the layer wants.
+
+    K independent experts, each with coefficient c, mix to K c^2 times an expert's variance.
+    """
+    coefficient = 0.5 if routing == "sigmoid_linear" else 1.0 / num_experts
+    return (num_experts * coefficient**2) ** -0.5
+
+
+class DynamicConv(nn.Module):
+    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels."""
+
+    features: int
+    kernel_size: int = 1
+    strides: int = 1
+    groups: int = 1
+    num_experts: int = 4
+    routing: str = "softmax_mlp"
+    routing_ratio: float = 0.25
+    form: str = "auto"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+        """`[N, H, W, C]` to `[N, H', W', features]` with symmetric padding of (kernel - 1) / 2."""
+        router = Router(self.num_experts, self.routing, self.routing_ratio, name="routing")
+        size = self.kernel_size
+        shape = (self.num_experts, size, size, x.shape[-1] // self.groups, self.features)
+        init = he_fan_out(self.groups, _expert_gain(self.num_experts, self.routing))
+        return dynamic_conv(
+            x.astype(self.dtype),
+            router(x, temperature),
+            self.param("experts", init, shape),
+            strides=self.strides,
+            padding=(size - 1) // 2,
+            groups=self.groups,
+            form=self.form,
+        )

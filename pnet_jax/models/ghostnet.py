@@ -1,0 +1,237 @@
+"""GhostNet (arXiv 1911.11907), static or with dynamic convolutions (ParameterNet, arXiv 2306.14525).
+
+A ghost module makes half of its channels by a 1x1 convolution and the other half from them by a cheap depthwise
+one. ParameterNet is the same network with `num_experts` kernels in every convolution but the strided depthwise
+one of the main path, squeeze-and-excite and the head.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from pnet_jax.models.dynamic import DynamicConv
+from pnet_jax.models.initializers import constant_std
+from pnet_jax.models.layers import BatchNorm, Conv, DropPath, SqueezeExcite, make_divisible
+
+
+class Row(NamedTuple):
+    """A bottleneck of the network's table, in channels at width 1."""
+
+    kernel_size: int
+    expansion: int
+    features: int
+    se_ratio: float
+    strides: int
+
+
+Stages = tuple[tuple[Row, ...], ...]
+
+# The table of the GhostNet paper, of which the 300M networks are the width 1.45.
+STAGES_300M: Stages = (
+    (Row(3, 16, 16, 0, 1),),
+    (Row(3, 48, 24, 0, 2),),
+    (Row(3, 72, 24, 0, 1),),
+    (Row(5, 72, 40, 0.25, 2),),
+    (Row(5, 120, 40, 0.25, 1),),
+    (Row(3, 240, 80, 0, 2),),
+    (
+        Row(3, 200, 80, 0, 1),
+        Row(3, 184, 80, 0, 1),
+        Row(3, 184, 80, 0, 1),
+        Row(3, 480, 112, 0.25, 1),
+        Row(3, 672, 112, 0.25, 1),
+    ),
+    (Row(5, 672, 160, 0.25, 2),),
+    (
+        Row(5, 960, 160, 0, 1),
+        Row(5, 960, 160, 0.25, 1),
+        Row(5, 960, 160, 0, 1),
+        Row(5, 960, 160, 0.25, 1),
+    ),
+)
+# The deeper table of the 600M networks, at width 1.9 and with hard swish.
+STAGES_600M: Stages = (
+    (Row(3, 16, 16, 0, 1),),
+    (Row(3, 48, 24, 0, 2),),
+    (Row(3, 72, 24, 0, 1),),
+    (Row(5, 72, 40, 0.25, 2),),
+    (Row(3, 120, 40, 0.25, 1),) * 2,
+    (Row(3, 240, 80, 0, 2),),
+    (Row(3, 200, 80, 0, 1),) * 3 + (Row(3, 480, 112, 0.25, 1),) + (Row(3, 672, 112, 0.25, 1),) * 2,
+    (Row(5, 672, 160, 0.25, 2),),
+    (Row(3, 960, 160, 0.25, 1),) * 5,
+)
+
+
+class Options(NamedTuple):
+    """What every block of one network has in common."""
+
+    act: Callable[[jax.Array], jax.Array]
+    num_experts: int | None
+    routing: str
+    routing_ratio: float
+    form: str
+    bn_groups: int
+    bn_statistics: str
+    dtype: Any
+
+    def batch_norm(self, name: str) -> BatchNorm:
+        return BatchNorm(
+            groups=self.bn_groups, statistics=self.bn_statistics, dtype=self.dtype, name=name
+        )
+
+    def conv(self, x: jax.Array, temperature, features: int, *, name: str, **shape: int):
+        """A convolution that is dynamic if the network has experts, static if not."""
+        if self.num_experts is None:
+            return Conv(features, dtype=self.dtype, name=name, **shape)(x)
+        layer = DynamicConv(
+            features,
+            num_experts=self.num_experts,
+            routing=self.routing,
+            routing_ratio=self.routing_ratio,
+            form=self.form,
+            dtype=self.dtype,
+            name=name,
+            **shape,
+        )
+        return layer(x, temperature)
+
+
+def _linear(x: jax.Array) -> jax.Array:
+    return x
+
+
+class GhostModule(nn.Module):
+    """ceil(features / 2) channels by 1x1, as many again from them by depthwise 3x3; the surplus is cut."""
+
+    features: int
+    act: Callable[[jax.Array], jax.Array]
+    options: Options
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temperature, *, train: bool) -> jax.Array:
+        half = -(-self.features // 2)
+        options = self.options
+        x = options.conv(x, temperature, half, name="primary_conv")
+        x = self.act(options.batch_norm("primary_bn")(x, train=train))
+        y = options.conv(x, temperature, half, name="cheap_conv", kernel_size=3, groups=half)
+        y = self.act(options.batch_norm("cheap_bn")(y, train=train))
+        return jnp.concatenate([x, y], axis=-1)[..., : self.features]
+
+
+class GhostBottleneck(nn.Module):
+    """Two ghost modules, between them the stride and squeeze-and-excite, around them a shortcut."""
+
+    expansion: int
+    features: int
+    kernel_size: int
+    strides: int
+    se_ratio: float
+    drop_path_rate: float
+    options: Options
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temperature, *, train: bool) -> jax.Array:
+        options, inputs = self.options, x.shape[-1]
+        depthwise = {"kernel_size": self.kernel_size, "strides": self.strides}
+        y = GhostModule(self.expansion, options.act, options, name="ghost1")(
+            x, temperature, train=train
+        )
+        if self.strides > 1:
+            y = Conv(
+                self.expansion,
+                groups=self.expansion,
+                dtype=options.dtype,
+                name="conv_dw",
+                **depthwise,
+            )(y)
+            y = options.batch_norm("bn_dw")(y, train=train)
+        if self.se_ratio > 0:
+            squeezed = make_divisible(self.expansion * self.se_ratio)
+            y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(y)
+        y = GhostModule(self.features, _linear, options, name="ghost2")(y, temperature, train=train)
+        if self.strides > 1 or inputs != self.features:
+            x = options.conv(x, temperature, inputs, name="shortcut_dw", groups=inputs, **depthwise)
+            x = options.batch_norm("shortcut_dw_bn")(x, train=train)
+            x = options.conv(x, temperature, self.features, name="shortcut_pw")
+            x = options.batch_norm("shortcut_pw_bn")(x, train=train)
+        return x + DropPath(self.drop_path_rate)(y, train=train)
+
+
+class GhostNet(nn.Module):
+    """Stem, the table's bottlenecks, a 1x1 expansion, and the head: pool, 1280 features, classifier.
+
+    `num_experts = None` makes every convolution static. `drop_path_rate` grows linearly over the table's stages,
+    as in the published code. `form` is how dynamic convolutions are computed (`ops.dynamic_conv.FORMS`).
+    """
+
+    num_classes: int
+    stages: Stages
+    width: float
+    act: Callable[[jax.Array], jax.Array] = nn.relu
+    num_experts: int | None = None
+    routing: str = "softmax_mlp"
+    routing_ratio: float = 0.25
+    form: str = "auto"
+    drop_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    bn_groups: int = 1
+    bn_statistics: str = "batch"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        temperature: jax.Array | float = 1.0,
+    ) -> jax.Array:
+        """`[N, H, W, 3]` normalised images to `[N, num_classes]` float32 logits.
+
+        With `train`, batch statistics are used and updated (`mutable=["batch_stats"]`) and dropout draws from
+        the rng stream `dropout`. `temperature` is that of softmax routing.
+        """
+        options = Options(
+            act=self.act,
+            num_experts=self.num_experts,
+            routing=self.routing,
+            routing_ratio=self.routing_ratio,
+            form=self.form,
+            bn_groups=self.bn_groups,
+            bn_statistics=self.bn_statistics,
+            dtype=self.dtype,
+        )
+        x = images.astype(self.dtype)
+        stem = make_divisible(16 * self.width)
+        x = options.conv(x, temperature, stem, name="conv_stem", kernel_size=3, strides=2)
+        x = self.act(options.batch_norm("bn1")(x, train=train))
+        for stage, rows in enumerate(self.stages):
+            drop_path_rate = self.drop_path_rate * stage / len(self.stages)
+            for index, row in enumerate(rows):
+                x = GhostBottleneck(
+                    expansion=make_divisible(row.expansion * self.width),
+                    features=make_divisible(row.features * self.width),
+                    kernel_size=row.kernel_size,
+                    strides=row.strides,
+                    se_ratio=row.se_ratio,
+                    drop_path_rate=drop_path_rate,
+                    options=options,
+                    name=f"blocks_{stage}_{index}",
+                )(x, temperature, train=train)
+        last = make_divisible(self.stages[-1][-1].expansion * self.width)
+        x = options.conv(x, temperature, last, name=f"blocks_{len(self.stages)}_0_conv")
+        x = self.act(options.batch_norm(f"blocks_{len(self.stages)}_0_bn1")(x, train=train))
+        x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        x = self.act(Conv(1280, use_bias=True, dtype=self.dtype, name="conv_head")(x))
+        x = nn.Dropout(self.drop_rate, deterministic=not train)(x[:, 0, 0])
+        x = nn.Dense(
+            self.num_classes,
+            kernel_init=constant_std(0.01),
+            dtype=self.dtype,
+            name="classifier",
+        )(x)
+        return x.astype(jnp.float32)

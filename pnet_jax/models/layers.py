@@ -1,0 +1,117 @@
+"""Layers that several networks share. Images are NHWC, parameters float32, computation in `dtype`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from pnet_jax.models.initializers import he_fan_out
+from pnet_jax.ops.batch_norm import normalize_batch
+from pnet_jax.ops.depthwise import depthwise_conv
+
+
+def make_divisible(value: float, divisor: int = 4) -> int:
+    """Rounds a channel count to a multiple of `divisor`, never below 90% of it (MobileNet, arXiv 1801.04381)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class Conv(nn.Module):
+    """A static convolution with explicit symmetric padding of (kernel - 1) / 2."""
+
+    features: int
+    kernel_size: int = 1
+    strides: int = 1
+    groups: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size, padding = self.kernel_size, (self.kernel_size - 1) // 2
+        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", he_fan_out(self.groups), shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.groups == x.shape[-1] == self.features:
+            x = depthwise_conv(x, kernel[None, :, :, 0], self.strides, padding)
+        else:
+            x = lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.strides, self.strides),
+                padding=((padding, padding), (padding, padding)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
+        if self.use_bias:
+            x = x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return x
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with running averages in `batch_stats` (biased variance, as Flax keeps it).
+
+    `groups` > 1 splits the batch into that many groups, each normalised by its own statistics, so that a
+    sharded batch needs no communication; 1 means statistics of the whole global batch. With
+    `statistics = "running"` training normalises by the running averages and leaves them as they are.
+    """
+
+    groups: int = 1
+    statistics: str = "batch"
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if not train or self.statistics == "running":
+            factor = lax.rsqrt(var.value + self.epsilon) * scale
+            y = x.astype(jnp.float32) * factor + (bias - mean.value * factor)
+            return y.astype(self.dtype)
+        if x.shape[0] % self.groups:
+            raise ValueError(
+                f"bn_groups = {self.groups} does not divide the batch of {x.shape[0]} images."
+            )
+        grouped = x.reshape(self.groups, -1, *x.shape[1:])
+        y, batch_mean, batch_var = normalize_batch(grouped, scale, bias, self.epsilon)
+        if not self.is_initializing():
+            mean.value += (1 - self.momentum) * (batch_mean.mean(axis=0) - mean.value)
+            var.value += (1 - self.momentum) * (batch_var.mean(axis=0) - var.value)
+        return y.reshape(x.shape).astype(self.dtype)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by hard sigmoid(W2 act(W1 mean(x))) (arXiv 1709.01507, the gate of MobileNetV3)."""
+
+    squeezed_features: int
+    act: Callable[[jax.Array], jax.Array]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        gate = Conv(self.squeezed_features, use_bias=True, dtype=self.dtype, name="conv_reduce")(gate)
+        gate = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="conv_expand")(self.act(gate))
+        return x * nn.hard_sigmoid(gate)
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for a sample with probability `rate` (stochastic depth, arXiv 1603.09382)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if not train or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], 1, 1, 1))
+        return x * mask.astype(x.dtype) / keep

@@ -1,0 +1,152 @@
+"""Depthwise convolution as a sum of shifted inputs, with one kernel for all samples or one per sample.
+
+XLA's own depthwise convolution is slow on CPU, and a per-sample kernel turns it into a grouped convolution
+that is slow everywhere. Written as one multiply-add a tap, the per-sample kernel costs what the static one
+does; see `docs/performance.md` for the measurements.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    """Convolves every channel with its own kernel.
+
+    Args:
+      x: `[N, H, W, C]`.
+      kernel: `[N, kh, kw, C]`, one kernel a sample, or `[1, kh, kw, C]`, one for all.
+      strides: step between output pixels, the same in both directions.
+      padding: zeros added on each of the four sides.
+
+    Returns:
+      `[N, (H + 2 padding - kh) // strides + 1, (W + 2 padding - kw) // strides + 1, C]`, in x's dtype.
+    """
+    return _forward(x, kernel, strides, padding)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    shift = functools.partial(_shift_and_add, strides=strides, padding=padding)
+    if kernel.shape[0] != 1:
+        return shift(x, kernel)
+    # One kernel for all samples: accelerators have a good convolution for it, CPUs do not.
+    convolve = functools.partial(_grouped_convolution, strides=strides, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=shift, default=convolve)
+
+
+def _forward_saving(x, kernel, strides, padding):
+    return _forward(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(strides, padding, saved, dy):
+    x, kernel = saved
+    return (
+        _input_gradient(dy, kernel, x.shape, strides, padding).astype(x.dtype),
+        _kernel_gradient(x, dy, kernel.shape, strides, padding).astype(kernel.dtype),
+    )
+
+
+depthwise_conv.defvjp(_forward_saving, _backward)
+
+
+def _pad(x: jax.Array, padding: int) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
+def _shift_and_add(x: jax.Array, kernel: jax.Array, *, strides: int, padding: int) -> jax.Array:
+    _, kh, kw, _ = kernel.shape
+    x = _pad(x, padding)
+    height = (x.shape[1] - kh) // strides + 1
+    width = (x.shape[2] - kw) // strides + 1
+    rows, columns = (height - 1) * strides + 1, (width - 1) * strides + 1
+    return sum(
+        x[:, i : i + rows : strides, j : j + columns : strides] * kernel[:, None, None, i, j]
+        for i in range(kh)
+        for j in range(kw)
+    )
+
+
+def _grouped_convolution(
+    x: jax.Array, kernel: jax.Array, *, strides: int, padding: int
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel[0, :, :, None],
+        window_strides=(strides, strides),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _input_gradient(dy, kernel, x_shape, strides, padding):
+    """The same operation on the output's gradient, spread out by the strides, with flipped taps."""
+    _, kh, kw, _ = kernel.shape
+    _, height, width, _ = x_shape
+    spread_height = (dy.shape[1] - 1) * strides + 1
+    spread_width = (dy.shape[2] - 1) * strides + 1
+    dy = lax.pad(
+        dy,
+        jnp.zeros((), dy.dtype),
+        (
+            (0, 0, 0),
+            (kh - 1 - padding, height + padding - spread_height, strides - 1),
+            (kw - 1 - padding, width + padding - spread_width, strides - 1),
+            (0, 0, 0),
+        ),
+    )
+    return _forward(dy, kernel[:, ::-1, ::-1], 1, 0)
+
+
+def _kernel_gradient(x, dy, kernel_shape, strides, padding):
+    """Per tap, the product of the shifted input and the output's gradient, summed over pixels in float32."""
+    samples, kh, kw, channels = kernel_shape
+    x = _pad(x, padding)
+    taps = functools.partial(_tap_sums, kh=kh, kw=kw, strides=strides)
+    rows = functools.partial(_tap_sums_by_row, kh=kh, kw=kw, strides=strides)
+    sums = lax.platform_dependent(x, dy, cpu=rows, default=taps)
+    if samples == 1:
+        sums = sums.sum(axis=0, keepdims=True)
+    return sums.reshape(samples, kh, kw, channels)
+
+
+def _tap_sums(x, dy, *, kh, kw, strides):
+    """One reduction a tap: `[N, kh * kw, C]`."""
+    rows, columns = (dy.shape[1] - 1) * strides + 1, (dy.shape[2] - 1) * strides + 1
+    return jnp.stack(
+        [
+            jnp.sum(
+                x[:, i : i + rows : strides, j : j + columns : strides] * dy,
+                axis=(1, 2),
+                dtype=jnp.float32,
+            )
+            for i in range(kh)
+            for j in range(kw)
+        ],
+        axis=1,
+    )
+
+
+def _tap_sums_by_row(x, dy, *, kh, kw, strides):
+    """As `_tap_sums`, a row of pixels at a time.
+
+    XLA's CPU backend does not vectorise a reduction into which a product is fused; adding up whole rows
+    element by element, and reducing once at the end, is three to five times faster.
+    """
+    columns = (dy.shape[2] - 1) * strides + 1
+    taps = [(i, j) for i in range(kh) for j in range(kw)]
+    zero = jnp.zeros((dy.shape[0], dy.shape[2], dy.shape[3]), jnp.float32)
+
+    def add_row(row, sums):
+        window = lax.dynamic_slice_in_dim(x, row * strides, kh, axis=1)
+        dy_row = lax.dynamic_index_in_dim(dy, row, axis=1, keepdims=False)
+        return tuple(
+            total + (window[:, i, j : j + columns : strides] * dy_row).astype(jnp.float32)
+            for total, (i, j) in zip(sums, taps, strict=True)
+        )
+
+    sums = lax.fori_loop(0, dy.shape[1], add_row, (zero,) * len(taps))
+    return jnp.stack(sums, axis=1).sum(axis=2)

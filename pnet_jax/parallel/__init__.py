@@ -1,0 +1,1 @@
+"""Devices: the mesh, and where each array lives on it."""

@@ -1,0 +1,132 @@
+"""The compiled training and evaluation steps."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import NamedSharding
+
+from pnet_jax.augment.flip import random_flip
+from pnet_jax.augment.normalize import normalize
+from pnet_jax.config import Config
+from pnet_jax.training.ema import update_ema
+from pnet_jax.training.loss import in_top_k, smoothed_cross_entropy
+from pnet_jax.training.schedules import temperature_at
+from pnet_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shardings:
+    """Where a run keeps its arrays: each leaf of the state, a batch's samples, and small things on all devices."""
+
+    state: TrainState
+    batch: NamedSharding
+    whole: NamedSharding
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    *,
+    shardings: Shardings,
+    steps_per_epoch: float,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """A jitted `(state, batch) -> (state, metrics)` that donates the state.
+
+    The batch holds `image` `[B, S, S, 3]` uint8, `label` `[B]` int32 and `weight` `[B]` float32; the metrics are
+    scalars of this step. All randomness comes from (config.seed, state.step).
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        flip_key, dropout_key = jax.random.split(key)
+        images = batch["image"]
+        if config.data.random_flip:
+            images = random_flip(images, flip_key)
+        images = normalize(images, model.dtype)
+        temperature = temperature_at(
+            state.step, config.temperature, steps_per_epoch=steps_per_epoch
+        )
+        total_weight = jnp.maximum(batch["weight"].sum(), 1.0)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            # Gather sharded parameters once, here, instead of at each of their uses.
+            params = jax.lax.with_sharding_constraint(params, shardings.whole)
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                temperature=temperature,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            losses = smoothed_cross_entropy(
+                logits, batch["label"], config.optimizer.label_smoothing
+            )
+            return (losses * batch["weight"]).sum() / total_weight, (logits, updates)
+
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (logits, updates)), gradients = gradient_fn(state.params)
+        deltas, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, deltas)
+        batch_stats = updates["batch_stats"]
+        ema = update_ema(
+            state.ema,
+            {"params": params, "batch_stats": batch_stats},
+            state.step,
+            config.ema_decay,
+        )
+        correct = in_top_k(logits, batch["label"], 1) * batch["weight"]
+        metrics = {
+            "loss": loss,
+            "top1": correct.sum() / total_weight,
+            "grad_norm": optax.global_norm(gradients),
+            "temperature": temperature,
+        }
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings.state, shardings.batch),
+        out_shardings=(shardings.state, shardings.whole),
+        donate_argnames=("state",),
+    )
+
+
+def make_eval_step(
+    model: nn.Module, config: Config, *, shardings: Shardings, steps_per_epoch: float
+) -> Callable[[Any, jax.Array, Batch], Metrics]:
+    """A jitted `(variables, step, batch) -> sums` over the batch: `count`, `top1`, `top5`, `loss`."""
+
+    def eval_step(variables: Any, step: jax.Array, batch: Batch) -> Metrics:
+        variables = jax.lax.with_sharding_constraint(variables, shardings.whole)
+        temperature = temperature_at(step, config.temperature, steps_per_epoch=steps_per_epoch)
+        logits = model.apply(
+            variables,
+            normalize(batch["image"], model.dtype),
+            train=False,
+            temperature=temperature,
+        )
+        labels, weight = batch["label"], batch["weight"]
+        losses = smoothed_cross_entropy(logits, jnp.maximum(labels, 0), 0.0)
+        seen = weight > 0
+        return {
+            "count": jnp.sum(seen, dtype=jnp.int32),
+            "top1": jnp.sum(in_top_k(logits, labels, 1) & seen, dtype=jnp.int32),
+            "top5": jnp.sum(in_top_k(logits, labels, 5) & seen, dtype=jnp.int32),
+            "loss": jnp.sum(losses * weight * (labels >= 0)),
+        }
+
+    return jax.jit(
+        eval_step,
+        in_shardings=(shardings.state.ema, shardings.whole, shardings.batch),
+        out_shardings=shardings.whole,
+    )

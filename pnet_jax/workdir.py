@@ -1,0 +1,56 @@
+"""A run's work directory: which configuration it belongs to."""
+
+import json
+import pathlib
+from typing import Any
+
+from pnet_jax.config import MAY_CHANGE, Config, flatten
+from pnet_jax.errors import UserError
+
+CONFIG_FILE = "config.json"
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+    """Writes the configuration into a new work directory, or checks that an old one has the same.
+
+    Raises:
+      UserError: if the directory belongs to another configuration; the sentence shows the differing fields.
+    """
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        there, here = flatten(read_config(workdir)), flatten(config.to_dict())
+        differences = [
+            f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here"
+            for key in sorted(there.keys() | here.keys())
+            if there.get(key) != here.get(key) and key not in MAY_CHANGE
+        ]
+        if differences:
+            listed = "\n  ".join(differences)
+            raise UserError(
+                f"The work directory {workdir} belongs to a run with another configuration; take a new "
+                f"--workdir, or the old values:\n  {listed}"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"The work directory {workdir} cannot be written ({error.strerror}); choose another --workdir."
+        ) from error
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The configuration of the run in `workdir` as nested dictionaries.
+
+    Raises:
+      UserError: if no run ever started there.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        raise UserError(
+            f"{workdir} is not the work directory of a run (it has no {CONFIG_FILE}); name the --workdir "
+            f"that training was started with."
+        )
+    return json.loads(path.read_text())
