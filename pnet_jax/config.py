@@ -1,15 +1,17 @@
 """The schema of a run: every field, its default, its type and what makes a run possible.
 
-Configuration files start from `default_config()`, a locked `ConfigDict` of these defaults, and change fields;
-`Config.of` turns the result into frozen dataclasses and `validate` checks what types cannot.
+Configuration files start from `default_config()`, a `ConfigDict` of these defaults, and change
+fields; `Config.of` makes frozen dataclasses of the result and `validate` checks what types cannot.
 """
 
 import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -29,7 +31,7 @@ class ModelConfig:
     routing_ratio: float | None = None
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
-    # Groups of the batch with batch-norm statistics of their own; 1 = statistics of the whole global batch.
+    # Groups of the batch with batch-norm statistics of their own; 1 = the whole global batch.
     bn_groups: int = 1
     # "batch" statistics in training, or the "running" ones, which freezes batch norm's statistics.
     bn_statistics: str = "batch"
@@ -113,7 +115,7 @@ class Config:
     log_every_steps: int = 100
     ema_decay: float = 0.9999
     mesh: str = "data=-1,fsdp=1"
-    # The work directory of the run whose best checkpoint training starts from; the classifier starts afresh.
+    # The work directory of a run whose best checkpoint training starts from, with a new classifier.
     init_from: str | None = None
     # Where compiled programs are kept between runs; empty = nowhere.
     compilation_cache_dir: str = "~/.cache/pnet_jax/xla"
@@ -128,8 +130,8 @@ class Config:
         """The frozen form of a configuration, validated.
 
         Raises:
-          UserError: for an unknown field (with the nearest name), a value of the wrong type, or a value that
-            no run can have.
+          UserError: for an unknown field (with the nearest name), a value of the wrong type, or a
+            value that no run can have.
         """
         frozen = _build(cls, config.to_dict(), prefix="config")
         frozen.validate()
@@ -137,43 +139,35 @@ class Config:
 
     def validate(self) -> None:
         """Checks what can be known before any data or device is looked at."""
-        _require(self.global_batch_size > 0, "config.global_batch_size must be at least 1.")
-        _require(self.eval_batch_size > 0, "config.eval_batch_size must be at least 1.")
-        _require(self.epochs > 0, "config.epochs must be above 0.")
-        _require(self.eval_every_epochs > 0, "config.eval_every_epochs must be above 0.")
-        _require(self.log_every_steps > 0, "config.log_every_steps must be at least 1.")
-        _require(0 <= self.ema_decay < 1, "config.ema_decay must be in [0, 1); 0 keeps no average.")
-        _require(self.checkpoint.every_steps > 0, "config.checkpoint.every_steps must be at least 1.")
-        _require(
-            self.checkpoint.keep_last > 0,
-            "config.checkpoint.keep_last must be at least 1: without a last checkpoint a killed run is lost.",
-        )
+        values = flatten(self.to_dict())
+        for wanted, fits, names in _RANGES:
+            for name in names:
+                value = values[name]
+                good = value is None or fits(value)
+                _require(good, f"config.{name} is {value}; it must be {wanted}.")
         _require(
             self.model.dtype in ("float32", "bfloat16"),
             f"config.model.dtype is {self.model.dtype!r}; it must be 'float32' or 'bfloat16'.",
         )
         _require(
             self.model.bn_statistics in ("batch", "running"),
-            f"config.model.bn_statistics is {self.model.bn_statistics!r}; it must be 'batch' or 'running'.",
+            f"config.model.bn_statistics is {self.model.bn_statistics!r}; "
+            f"it must be 'batch' or 'running'.",
         )
         _require(
             self.global_batch_size % self.model.bn_groups == 0,
-            f"config.model.bn_groups = {self.model.bn_groups} does not divide config.global_batch_size = "
-            f"{self.global_batch_size}.",
+            f"config.model.bn_groups = {self.model.bn_groups} does not divide "
+            f"config.global_batch_size = {self.global_batch_size}.",
         )
         _require(
-            0 < self.data.crop_area_min <= self.data.crop_area_max <= 1,
-            "config.data.crop_area_min and crop_area_max must be in (0, 1], the first not above the second.",
-        )
-        _require(0 < self.data.eval_crop <= 1, "config.data.eval_crop must be in (0, 1].")
-        _require(
-            self.temperature.start > 0 and self.temperature.end > 0,
-            "config.temperature.start and .end must be above 0.",
+            self.data.crop_area_min <= self.data.crop_area_max,
+            f"config.data.crop_area_min = {self.data.crop_area_min:g} is above "
+            f"config.data.crop_area_max = {self.data.crop_area_max:g}.",
         )
         _require(
             self.optimizer.warmup_epochs <= self.epochs,
-            f"config.optimizer.warmup_epochs = {self.optimizer.warmup_epochs:g} is longer than the whole run "
-            f"(config.epochs = {self.epochs:g}).",
+            f"config.optimizer.warmup_epochs = {self.optimizer.warmup_epochs:g} is longer than the "
+            f"whole run (config.epochs = {self.epochs:g}).",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,12 +175,76 @@ class Config:
         return dataclasses.asdict(self)
 
 
-# What may differ between two starts of one run: none of it changes a single number of the result.
+# What a number must be, the test for it, and the fields; None is the network's own value.
+_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "above 0",
+        lambda value: 0 < value < math.inf,
+        (
+            "epochs",
+            "global_batch_size",
+            "eval_batch_size",
+            "eval_every_epochs",
+            "log_every_steps",
+            "model.width",
+            "model.num_experts",
+            "model.routing_ratio",
+            "model.bn_groups",
+            "data.num_classes",
+            "data.image_size",
+            "optimizer.epsilon",
+            "optimizer.layer_decay",
+            "temperature.start",
+            "temperature.end",
+            "checkpoint.every_steps",
+            # Without a last checkpoint a killed run would be lost.
+            "checkpoint.keep_last",
+        ),
+    ),
+    (
+        "at least 0",
+        lambda value: 0 <= value < math.inf,
+        (
+            "seed",
+            "data.num_threads",
+            "data.prefetch_batches",
+            "data.max_corrupt_images",
+            "optimizer.learning_rate",
+            "optimizer.end_learning_rate",
+            "optimizer.warmup_epochs",
+            "optimizer.weight_decay",
+            "optimizer.clip_norm",
+            "temperature.epochs",
+            "checkpoint.keep_best",
+        ),
+    ),
+    (
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        (
+            "ema_decay",
+            "model.drop_rate",
+            "model.drop_path_rate",
+            "optimizer.beta1",
+            "optimizer.beta2",
+            "optimizer.label_smoothing",
+        ),
+    ),
+    (
+        "in (0, 1]",
+        lambda value: 0 < value <= 1,
+        ("data.crop_area_min", "data.crop_area_max", "data.eval_crop"),
+    ),
+)
+
+# What may differ between two starts of one run: none of it changes the result (another mesh only
+# adds up in another order).
 MAY_CHANGE = frozenset(
     {
         "data.data_dir",
         "data.num_threads",
         "data.prefetch_batches",
+        "data.max_corrupt_images",
         "compilation_cache_dir",
         "mesh",
         "checkpoint.keep_last",
@@ -196,7 +254,11 @@ MAY_CHANGE = frozenset(
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """All fields at their defaults; locked, so that only fields that exist can be set."""
+    """All fields at their defaults.
+
+    Not locked: what a configuration file misspells comes to `Config.of`, which names the field that
+    was meant in one sentence; ml_collections takes a page for it.
+    """
     return ml_collections.ConfigDict(_defaults(Config()))
 
 
@@ -254,6 +316,10 @@ def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
     for name, value in values.items():
         annotation = fields[name].type
         if dataclasses.is_dataclass(annotation):
+            _require(
+                isinstance(value, dict),
+                f"{prefix}.{name} is {value!r}, but it is a group of fields; set those.",
+            )
             built[name] = _build(annotation, value, f"{prefix}.{name}")
             continue
         accepted = _types(annotation)
@@ -263,7 +329,8 @@ def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
         wanted = " or ".join(t.__name__ for t in accepted)
         _require(
             optional or (type(value) in accepted),
-            f"{prefix}.{name} is {value!r}, a {type(value).__name__}; it must be a {wanted}.",
+            f"{prefix}.{name} is {value!r}, of type {type(value).__name__}; it must be of type "
+            f"{wanted}.",
         )
         built[name] = value
     return cls(**built)

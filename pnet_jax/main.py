@@ -1,6 +1,6 @@
 """The command line of training.
 
-    python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=DIR [--config.FIELD=VALUE ...]
+python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=DIR [--config.FIELD=VALUE ...]
 """
 
 import os
@@ -17,7 +17,8 @@ from pnet_jax.errors import TrainingError, UserError
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "A file with get_config(); append ':demo' for the same recipe on the demo set. Fields are overridden by "
+    "A file with get_config(); append ':demo' for the same recipe on the demo set. Fields are "
+    "overridden by "
     "--config.FIELD=VALUE; pnet_jax/config.py explains each.",
 )
 _WORKDIR = flags.DEFINE_string(

@@ -3,6 +3,7 @@
 import dataclasses
 
 from pnet_jax.config import Config
+from pnet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +20,17 @@ class Plan:
     def of(cls, config: Config, num_train_images: int) -> "Plan":
         """Every evaluation is followed by a save, and every save preceded by a log record.
 
-        The log's running means start afresh after each record; were a save to fall between two, a resumed run
-        would log other means than one that was never killed.
+        The log's running means start afresh after each record; were a save to fall between two, a
+        resumed run would log other means than one that was never killed.
+
+        Raises:
+          UserError: if there are no training images.
         """
+        if num_train_images == 0:
+            raise UserError(
+                f"The split {config.data.train_split!r} of {config.data.name} holds no images; set "
+                f"config.data.train_split."
+            )
         steps_per_epoch = num_train_images / config.global_batch_size
         total = max(1, round(config.epochs * steps_per_epoch))
         interval = config.eval_every_epochs * steps_per_epoch

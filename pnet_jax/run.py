@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -112,11 +112,15 @@ def _fresh(model: nn.Module, optimizer: optax.GradientTransformation) -> TrainSt
 
 def build_model(config: Config) -> nn.Module:
     """The network of a configuration. Raises UserError if there is no such network."""
-    fields = dataclasses.asdict(config.model)
-    name, dtype = fields.pop("name"), jnp.dtype(fields.pop("dtype"))
-    overrides = {key: value for key, value in fields.items() if value is not None}
+    return model_of(dataclasses.asdict(config.model), config.data.num_classes)
+
+
+def model_of(fields: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """The network of a configuration's `model` fields. Raises UserError if there is no such network."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    name, dtype = given.pop("name"), jnp.dtype(given.pop("dtype", "float32"))
     try:
-        return create_model(name, num_classes=config.data.num_classes, dtype=dtype, **overrides)
+        return create_model(name, num_classes=num_classes, dtype=dtype, **given)
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
 
@@ -127,7 +131,8 @@ def open_data(config: Config) -> Dataset:
     dataset = open_dataset(data.name, data.data_dir, label=data.label, build_demo=emoji.build)
     if len(dataset.class_names) != data.num_classes:
         raise UserError(
-            f"The data set {data.name} has {len(dataset.class_names)} classes under {data.label!r}, but "
+            f"The data set {data.name} has {len(dataset.class_names)} classes under "
+            f"{data.label!r}, but "
             f"config.data.num_classes = {data.num_classes}; set it to {len(dataset.class_names)}."
         )
     return dataset

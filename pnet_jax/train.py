@@ -21,22 +21,24 @@ from pnet_jax.evaluate import evaluate
 from pnet_jax.models import init_variables
 from pnet_jax.parallel.mesh import to_devices
 from pnet_jax.report.plots import plot_curves
+from pnet_jax.report.jsonl import Kind
 from pnet_jax.report.progress import Progress
 from pnet_jax.report.summary import write_summary
 from pnet_jax.report.writers import MetricWriters
-from pnet_jax.run import Run
+from pnet_jax.run import Run, model_of
 from pnet_jax.training.guards import CorruptImages, check_finite
 from pnet_jax.training.state import TrainState, create_state
 from pnet_jax.training.step import make_eval_step, make_train_step
 
-Record = Callable[[int, str, Mapping[str, float]], None]
+Record = Callable[[int, Kind, Mapping[str, float]], None]
 
 
 def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains, or goes on training from the last checkpoint, and returns what `summary.json` holds.
 
     Raises:
-      UserError: if the configuration, the data, the devices and the work directory do not fit each other.
+      UserError: if the configuration, the data, the devices and the work directory do not fit each
+        other.
       TrainingError: if training cannot go on.
     """
     workdir = workdir.expanduser().absolute()
@@ -88,7 +90,8 @@ def _loop(
             with jax.transfer_guard("disallow"):
                 state, metrics = train_step(state, batch)
             pending.append(metrics)
-            # At most two steps are under way, so that the bar tells the truth and buffers do not pile up.
+            # At most two steps are under way, so that the bar tells the truth and buffers do not
+            # pile up.
             jax.block_until_ready(pending[-2:][0])
             if step in plan.log_steps:
                 means = _means(pending)
@@ -131,19 +134,32 @@ def _initial_state(run: Run) -> TrainState:
     """Step 0: fresh weights, or those of the run that `config.init_from` names under a fresh head."""
     variables = init_variables(run.model, jax.random.key(run.config.seed))
     if run.config.init_from is not None:
-        source = pathlib.Path(run.config.init_from).expanduser()
-        with Checkpoints(source) as checkpoints:
-            step = checkpoints.best_step()
-            if step is None:
-                raise UserError(
-                    f"config.init_from = {run.config.init_from!r} holds no checkpoint; name the work directory "
-                    f"of a run that has saved one."
-                )
-            pretrained, _ = checkpoints.restore_averages(step)
-        variables, notes = transfer(variables, pretrained)
-        _say(f"weights from step {step:,} of {source}; " + ", ".join(notes))
+        variables = _transferred(run, variables, pathlib.Path(run.config.init_from).expanduser())
     create = functools.partial(create_state, optimizer=run.optimizer)
     return jax.jit(create, out_shardings=run.shardings.state)(variables)
+
+
+def _transferred(run: Run, variables: Any, source: pathlib.Path) -> Any:
+    with Checkpoints(source) as checkpoints:
+        step = checkpoints.best_step()
+        if step is None:
+            raise UserError(
+                f"config.init_from = {run.config.init_from!r} holds no checkpoint; name the work "
+                f"directory of a run that has saved one."
+            )
+        pretrained, _ = checkpoints.restore_averages(step)
+    # Routers that differ only in their last function have the same arrays.
+    fields = workdirs.read_config(source)["model"]
+    theirs = getattr(model_of(fields, run.config.data.num_classes), "routing", None)
+    ours = getattr(run.model, "routing", None)
+    if theirs != ours:
+        raise UserError(
+            f"config.init_from was trained with routing {theirs!r}, this run has {ours!r}; "
+            f"set --config.model.routing={theirs}."
+        )
+    variables, notes = transfer(variables, pretrained)
+    _say(f"weights from step {step:,} of {source}; " + ", ".join(notes))
+    return variables
 
 
 def _train_stream(run: Run, start: int) -> Iterator[dict[str, jax.Array]]:
@@ -229,7 +245,8 @@ def _facts(run: Run) -> dict[str, Any]:
 def _announce(facts: dict[str, Any]) -> None:
     devices = jax.devices()
     _say(
-        f"{len(devices)} {devices[0].device_kind} · {facts['model']}, {facts['parameters']:,} parameters, "
+        f"{len(devices)} {devices[0].device_kind} · {facts['model']}, {facts['parameters']:,} "
+        f"parameters, "
         f"{facts['macs'] / 1e6:.1f}M MACs at {facts['image_size']} px · {facts['dataset']}: "
         f"{facts['num_classes']:,} classes, {facts['train_images']:,} training and "
         f"{facts['eval_images']:,} evaluation images · {facts['steps']:,} steps of "
@@ -241,10 +258,13 @@ def _finish(workdir: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
     if jax.process_index() != 0:
         return {}
     summary = write_summary(workdir, facts=facts)
-    plot_curves({f"{facts['model']}, {facts['num_classes']:,} classes": workdir}, workdir / "curves.png")
+    plot_curves(
+        {f"{facts['model']}, {facts['num_classes']:,} classes": workdir}, workdir / "curves.png"
+    )
     final = summary["eval"]["final"]
     _say(
-        f"done: top-1 {final['eval/top1']:.2%}, top-5 {final['eval/top5']:.2%} on {final['eval/count']:,} images; "
+        f"done: top-1 {final['eval/top1']:.2%}, top-5 {final['eval/top5']:.2%} on "
+        f"{final['eval/count']:,} images; "
         f"see summary.json and curves.png in {workdir}"
     )
     return summary

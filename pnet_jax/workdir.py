@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+import jax
+
 from pnet_jax.config import MAY_CHANGE, Config, flatten
 from pnet_jax.errors import UserError
 
@@ -14,7 +16,8 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     """Writes the configuration into a new work directory, or checks that an old one has the same.
 
     Raises:
-      UserError: if the directory belongs to another configuration; the sentence shows the differing fields.
+      UserError: if the directory belongs to another configuration (the sentence shows the differing
+        fields) or cannot be written.
     """
     path = workdir / CONFIG_FILE
     if path.exists():
@@ -27,9 +30,11 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         if differences:
             listed = "\n  ".join(differences)
             raise UserError(
-                f"The work directory {workdir} belongs to a run with another configuration; take a new "
-                f"--workdir, or the old values:\n  {listed}"
+                f"The work directory {workdir} belongs to a run with another configuration; take "
+                f"a new --workdir, or the old values:\n  {listed}"
             )
+    if jax.process_index() != 0:
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
@@ -37,7 +42,8 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"The work directory {workdir} cannot be written ({error.strerror}); choose another --workdir."
+            f"The work directory {workdir} cannot be written ({error.strerror}); choose another "
+            f"--workdir."
         ) from error
 
 
@@ -45,12 +51,21 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     """The configuration of the run in `workdir` as nested dictionaries.
 
     Raises:
-      UserError: if no run ever started there.
+      UserError: if no run ever started there, or the file cannot be read.
     """
     path = workdir / CONFIG_FILE
     if not path.exists():
         raise UserError(
-            f"{workdir} is not the work directory of a run (it has no {CONFIG_FILE}); name the --workdir "
-            f"that training was started with."
+            f"{workdir} is not the work directory of a run (it has no {CONFIG_FILE}); name the "
+            f"--workdir that training was started with."
         )
-    return json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{path} cannot be read as a configuration; put back the file that the run wrote, or "
+            f"choose another --workdir."
+        )
+    return config

@@ -20,18 +20,23 @@ BANNED_SUFFIX = "_lib.py"
 # under it; each may import itself and what stands beside it here. Arrows point down.
 _BASE = {"config", "errors"}
 _MIDDLE = {"training", "data", "checkpoint", "report", "parallel", "convert", "analysis"}
+_RUN = {"run", "plan", "workdir", "recipes"}
 _NETWORKS = {"models", "augment", "ops"}
 LAYERS: dict[str, set[str]] = {
     # the top: whole jobs
-    "main": {"train", "evaluate", "workdir", *_MIDDLE, *_NETWORKS, *_BASE},
-    "demo": {"main", "train", "evaluate", "workdir", *_MIDDLE, *_NETWORKS, *_BASE},
-    "train": {"evaluate", "workdir", *_MIDDLE, *_NETWORKS, *_BASE},
-    "evaluate": {"workdir", *_MIDDLE, *_NETWORKS, *_BASE},
+    "main": {"train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "demo": {"main", "train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "train": {"evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "evaluate": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    # what those jobs share
+    "run": {"plan", *_MIDDLE, *_NETWORKS, *_BASE},
+    "plan": {*_BASE},
+    "recipes": {*_BASE},
     # the middle: one concern each, and few arrows between them
     "training": {*_NETWORKS, *_BASE},
     "parallel": {*_NETWORKS, *_BASE},
     "checkpoint": {*_NETWORKS, *_BASE},
-    "convert": {"checkpoint", *_NETWORKS, *_BASE},
+    "convert": {"checkpoint", "workdir", *_NETWORKS, *_BASE},
     "analysis": {"convert", *_NETWORKS, *_BASE},
     "data": {*_BASE},
     "report": {*_BASE},

@@ -27,9 +27,10 @@ def count_parameters(params: Any) -> int:
 
 
 def count_macs(model: nn.Module, image_size: int) -> Macs:
-    """Multiply-accumulates of convolutions and linear layers, of mixing experts and of routers, as published.
+    """Multiply-accumulates of one image, in the three parts that the published counts have.
 
-    The network is traced with every dynamic convolution in its reference form, where it is one convolution.
+    The network is traced with every dynamic convolution in its reference form, where it is one
+    convolution.
     """
     if getattr(model, "num_experts", None) is not None:
         model = model.copy(form="grouped")
@@ -51,7 +52,7 @@ def _of_jaxpr(jaxpr: Any) -> Iterator[Macs]:
         elif eqn.primitive.name == "dot_general":
             yield _of_dot(eqn)
         elif eqn.primitive.name == "cond":
-            # Branches are the same function for different platforms; only one has a convolution to count.
+            # The branches are one function for different platforms; one has a convolution to count.
             branches = (_sum(_of_jaxpr(branch.jaxpr)) for branch in eqn.params["branches"])
             yield max(branches, key=lambda macs: macs.total)
         else:
@@ -74,5 +75,5 @@ def _of_dot(eqn: Any) -> Macs:
     modules = str(eqn.source_info.name_stack).split("/")
     if "routing" in modules:
         return Macs(routing=macs)
-    # The only other products are the classifier and the mixing of experts, which a dynamic layer does itself.
+    # The only other products are the classifier and the mixing of experts by a dynamic layer.
     return Macs(conv_linear=macs) if "classifier" in modules else Macs(mixing=macs)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-# ImageNet's channel means and standard deviations in [0, 255], the convention of the published weights.
+# ImageNet's channel means and standard deviations in [0, 255], which the published weights expect.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 

@@ -1,4 +1,4 @@
-"""The checkpoints of one work directory, by Orbax: asynchronous, the last few and the best ones kept."""
+"""The checkpoints of one work directory, by Orbax: asynchronous; the last and the best are kept."""
 
 import logging
 import pathlib
@@ -13,12 +13,21 @@ from pnet_jax.config import CheckpointConfig
 # What decides which checkpoint is the best.
 BEST_METRIC = "top1"
 
-# Orbax tells of every step of every save at INFO.
-logging.getLogger("absl").setLevel(logging.WARNING)
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Whether a record is an error, or not Orbax's.
+
+    Orbax logs every step of every save, and warns of what is meant here: a save that waits for the
+    one before, a checkpoint without metrics, opening for reading.
+    """
+    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_worth_telling)
 
 
 class Checkpoints:
-    """Checkpoints under `workdir/checkpoints`; also a context manager that waits for the last save."""
+    """Checkpoints under `workdir/checkpoints`; a context manager that waits for the last save."""
 
     def __init__(self, workdir: pathlib.Path, config: CheckpointConfig | None = None) -> None:
         """Opens them for reading, or with a `config` for reading and writing."""
@@ -76,12 +85,12 @@ class Checkpoints:
         )
 
     def restore(self, step: int, target: Any) -> Any:
-        """The state at `step` in the structure, dtypes and shardings of `target` (ShapeDtypeStructs)."""
+        """The state at `step` in the structure and shardings of `target` (ShapeDtypeStructs)."""
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         return self._manager.restore(step, args=args)["state"]
 
     def restore_averages(self, step: int) -> tuple[Any, Any]:
-        """The `ema` and the raw variables of a checkpoint as numpy arrays, of whatever network they are.
+        """The `ema` and the raw variables of a checkpoint as numpy arrays, whatever network's.
 
         Both are `{"params": ..., "batch_stats": ...}`.
         """

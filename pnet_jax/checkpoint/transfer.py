@@ -1,4 +1,4 @@
-"""Starting from another run's weights: all of them but the classifier's, and every difference told."""
+"""Starting from another run's weights: all but the classifier's, and every difference told."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def transfer(fresh: Mapping[str, Any], pretrained: Mapping[str, Any]) -> tuple[A
     """The fresh variables with everything but the head taken from the pretrained ones.
 
     Args:
-      fresh: `params` and `batch_stats` of the new network, arrays or ShapeDtypeStructs with values to keep.
+      fresh: `params` and `batch_stats` of the new network.
       pretrained: the same collections of the run to start from.
 
     Returns:
@@ -35,7 +35,8 @@ def transfer(fresh: Mapping[str, Any], pretrained: Mapping[str, Any]) -> tuple[A
             problems.append(f"missing there: {name} {list(leaf.shape)}")
         elif theirs[path].shape != leaf.shape:
             problems.append(
-                f"wrong shape: {name} is {list(theirs[path].shape)} there and {list(leaf.shape)} here"
+                f"wrong shape: {name} is {list(theirs[path].shape)} there and "
+                f"{list(leaf.shape)} here"
             )
         else:
             merged[path] = np.asarray(theirs[path], leaf.dtype)
@@ -47,8 +48,8 @@ def transfer(fresh: Mapping[str, Any], pretrained: Mapping[str, Any]) -> tuple[A
     if problems:
         listed = "\n  ".join(problems)
         raise UserError(
-            f"config.init_from holds another network ({len(problems)} differences); give config.model the "
-            f"name, width, routing and experts of that run:\n  {listed}"
+            f"config.init_from holds another network ({len(problems)} differences); give "
+            f"config.model the name, width, routing and experts of that run:\n  {listed}"
         )
     return traverse_util.unflatten_dict(merged), notes
 

@@ -1,7 +1,7 @@
 """The PyTorch name and layout of a leaf of the Flax tree.
 
-The names are those of the published ParameterNet code and of timm's GhostNet. One direction is enough: reading a
-foreign file asks, for each leaf of our own tree, which tensor it wants.
+The names are those of the published ParameterNet code and of timm's GhostNet. One direction is
+enough: reading a foreign file asks, for each leaf of our own tree, which tensor it wants.
 """
 
 import re
@@ -28,9 +28,13 @@ _LAYERS = (
 
 
 def torch_name(path: tuple[str, ...], paths: Collection[tuple[str, ...]]) -> str:
-    """The published name of the leaf at `path` (`("params", "conv_stem", "experts")`), one of all `paths`."""
+    """The published name of the leaf at `path`, one of all `paths`.
+
+    A path is a tuple such as `("params", "conv_stem", "experts")`.
+    """
     name = ".".join(path[1:])
-    # A router of two layers is a Sequential with the activation at place 1, a router of one layer is just it.
+    # A router of two layers is a Sequential with the activation at place 1, a router of one layer
+    # is just it.
     two_layers = (*path[:-2], "hidden", "kernel") in paths
     name = re.sub(r"(?<=\.routing)\.out(?=\.)", ".2" if two_layers else "", name)
     for pattern, theirs in _LAYERS:
@@ -39,7 +43,9 @@ def torch_name(path: tuple[str, ...], paths: Collection[tuple[str, ...]]) -> str
 
 
 def to_torch_layout(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
-    """Experts `[K, kh, kw, I, O]` to `[K, O I kh kw]`, kernels `[kh, kw, I, O]` to `[O, I, kh, kw]`, dense transposed."""
+    """Experts `[K, kh, kw, I, O]` to `[K, O I kh kw]`, kernels `[kh, kw, I, O]` to
+    `[O, I, kh, kw]`, dense kernels transposed.
+    """
     if path[-1] == "experts":
         return array.transpose(0, 4, 3, 1, 2).reshape(array.shape[0], -1)
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T

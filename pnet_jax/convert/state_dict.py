@@ -18,7 +18,8 @@ StateDict = dict[str, np.ndarray]
 def to_torch(model_name: str, variables: Mapping[str, Any]) -> StateDict:
     """The published PyTorch names and layouts of a network's `params` and `batch_stats`.
 
-    Every batch norm also gets PyTorch's `num_batches_tracked` (0: it only matters to momentum = None).
+    Every batch norm also gets PyTorch's `num_batches_tracked` (0: it only matters to momentum =
+    None).
 
     Raises:
       UserError: for a model name that this project does not have.
@@ -41,7 +42,8 @@ def to_torch(model_name: str, variables: Mapping[str, Any]) -> StateDict:
 def from_torch(
     model_name: str, state_dict: Mapping[str, np.ndarray], **overrides: Any
 ) -> dict[str, Any]:
-    """Flax variables of `create_model(model_name, **overrides)` from a PyTorch state dict, strictly.
+    """Flax variables of `create_model(model_name, **overrides)` from a PyTorch state dict,
+    strictly.
 
     `num_classes` is read off the classifier unless given.
 
@@ -77,7 +79,8 @@ def from_torch(
     if problems:
         listed = "\n  ".join(problems)
         raise UserError(
-            f"The weights do not fit {model_name} ({len(problems)} differences; check the model name, "
+            f"The weights do not fit {model_name} ({len(problems)} differences; check the model "
+            f"name, "
             f"routing, width and number of experts):\n  {listed}"
         )
     return traverse_util.unflatten_dict(variables)

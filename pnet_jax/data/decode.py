@@ -1,4 +1,7 @@
-"""A JPEG's bytes to the square uint8 image that the network takes. Flips and floats happen on the device."""
+"""A JPEG's bytes to the square uint8 image that the network takes.
+
+Flips and floats happen on the device.
+"""
 
 import math
 
@@ -13,10 +16,17 @@ _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def decode(encoded: bytes) -> np.ndarray | None:
-    """`[H, W, 3]` uint8 RGB, or None if the bytes are no whole image."""
+    """`[H, W, 3]` uint8 RGB, or None if the bytes are no whole image.
+
+    Whatever OpenCV reads is taken: JPEG (grayscale and CMYK too), PNG, WebP. A file cut short gives
+    None; bytes that are wrong inside a JPEG mostly cannot be told from an odd picture.
+    """
     if not encoded:
         return None
-    return cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS)
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS)
+    except cv2.error:  # a header that claims an impossible size
+        return None
 
 
 def random_resized_crop(
@@ -27,9 +37,10 @@ def random_resized_crop(
     area_min: float,
     area_max: float,
 ) -> np.ndarray:
-    """A random part of the image, its shape between 3:4 and 4:3, as `[size, size, 3]` (arXiv 1409.4842).
+    """A random part of the image as `[size, size, 3]` uint8 (Szegedy et al. 2014, arXiv 1409.4842).
 
-    If ten random shapes do not fit, the largest central part of an admissible shape is taken.
+    Its area is a share in [`area_min`, `area_max`] of the image's, its shape between 3:4 and 4:3.
+    If ten random ones do not fit, the largest central part of an admissible shape is taken.
     """
     height, width = image.shape[:2]
     for _ in range(10):

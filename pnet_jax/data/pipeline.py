@@ -1,8 +1,8 @@
 """Records to batches of uint8 images, by grain.
 
-The order of training images and every random crop depend on (seed, position in the stream) alone: batch b holds the
-positions b B ... (b + 1) B - 1 whatever the number of processes and threads, and starting at batch b needs nothing but
-the number b, which a checkpoint stores.
+The order of training images and every random crop depend on (seed, position in the stream) alone:
+batch b holds the positions b B ... (b + 1) B - 1 whatever the number of processes and threads, and
+starting at batch b needs nothing but the number b, which a checkpoint stores.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 from pnet_jax.data.datasets import Record, Records
 from pnet_jax.data.decode import central_crop, decode, random_resized_crop
 
-# A batch, or one example: `image` `[B, S, S, 3]` uint8, `label` `[B]` int32, `weight` `[B]` float32.
+# `image` `[B, S, S, 3]` uint8, `label` `[B]` int32, `weight` `[B]` float32; an example: no `B`.
 Batch = dict[str, Any]
 
 
@@ -35,9 +35,10 @@ class Reading:
 def train_batches(
     records: Records, reading: Reading, *, seed: int, start: int, area_min: float, area_max: float
 ) -> Iterator[Batch]:
-    """Endless shuffled batches from number `start` on; an epoch's last batch runs over into the next epoch.
+    """Endless shuffled batches from number `start` on.
 
-    An image that cannot be decoded is named in the log and comes out black with weight 0.
+    Each epoch has an order of its own; an epoch's last batch runs over into the next epoch. An
+    image that cannot be decoded is named in the log and comes out black with weight 0.
     """
 
     def prepare(record: Record, rng: np.random.Generator) -> Batch:
@@ -56,7 +57,8 @@ def train_batches(
 def eval_batches(records: Records, reading: Reading, *, share: float) -> Iterator[Batch]:
     """Every record once, in order; the last batch is filled up with examples of weight 0.
 
-    An image that cannot be decoded is named in the log and counts as one that no answer fits (label -1).
+    An image that cannot be decoded is named in the log and counts as one that no answer fits: label
+    -1, weight 1. The examples that fill up have label -1, weight 0.
     """
 
     def prepare(record: Record | None) -> Batch:
@@ -97,9 +99,11 @@ def _mapped(padded: _Padded, prepare: Callable[[Record | None], Batch]) -> Any:
 
 
 def _batches(stream: Any, reading: Reading, start: int) -> Iterator[Batch]:
-    """This process's part of the global batches from number `start` on, decoded in background threads."""
+    """This process's part of the global batches from number `start` on, decoded in threads."""
     mine = stream[reading.process_index :: reading.process_count]
-    batches = mine.batch(reading.global_batch_size // reading.process_count)[start:]
+    # Rounding the number of batches up would overflow an endless stream's if they are of one image.
+    batches = mine.batch(reading.global_batch_size // reading.process_count, drop_remainder=True)
+    batches = batches[start:]
     # After `.batch` the buffer is counted in batches, one of which a thread decodes at a time.
     options = grain.ReadOptions(
         num_threads=min(reading.num_threads, reading.prefetch_batches),

@@ -1,6 +1,7 @@
 """The networks by name: `create_model("parameternet_300m", num_classes=21841)`."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from pnet_jax.models.dynamic import check_routing
 from pnet_jax.models.ghostnet import STAGES_300M, STAGES_600M, GhostNet
 from pnet_jax.models.initializers import from_one_draw, trace_init
 
@@ -37,36 +39,40 @@ def create_model(
       name: one of `list_models()`.
       num_classes: outputs of the classifier.
       dtype: of the computation; parameters are float32 and logits come out as float32.
-      **overrides: fields of the network, such as `width`, `num_experts`, `routing`, `routing_ratio`,
-        `drop_rate`, `drop_path_rate`, `bn_groups`.
+      **overrides: fields of the network, such as `width`, `num_experts`, `routing`,
+        `routing_ratio`, `drop_rate`, `drop_path_rate`, `bn_groups`.
 
     Returns:
-      A module with `model.apply(variables, images, train=False)` -> logits and the collections `params` and
-      `batch_stats`.
+      A module with `model.apply(variables, images, train=False)` -> logits and the collections
+      `params` and `batch_stats`.
 
     Raises:
-      ValueError: for an unknown name or field, with the nearest one, and for experts of a static network.
+      ValueError: for an unknown name or field, with the nearest one, for an unknown routing, and
+        for experts of a static network.
     """
     if name not in _MODELS:
-        raise ValueError(f"There is no model {name!r}{nearest(name, list_models())}.")
+        raise ValueError(f"There is no model {name!r}; {nearest(name, list_models())}")
     network, fields = _MODELS[name]
-    known = set(network.__dataclass_fields__) - {"parent", "name", "stages", "act"}
+    known = set(inspect.signature(network).parameters) - {"parent", "name", "stages", "act"}
     for field in overrides:
         if field not in known:
-            raise ValueError(f"{name} has no field {field!r}{nearest(field, sorted(known))}.")
+            raise ValueError(f"{name} has no field {field!r}; {nearest(field, sorted(known))}")
     if "num_experts" not in fields and overrides.get("num_experts") is not None:
         raise ValueError(
             f"{name} is static and has no experts; leave num_experts unset or take its "
             f"{name.replace('ghostnet', 'parameternet')}."
         )
+    if "routing" in overrides:
+        check_routing(overrides["routing"])
     return network(num_classes=num_classes, dtype=dtype, **(fields | overrides))
 
 
 def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """Fresh `params` and `batch_stats`, the same distribution as `model.init` at a tenth of its compile time.
+    """Fresh `params` and `batch_stats`, as from `model.init` at a tenth of its compile time.
 
-    Only the parameters leave the compiled function, so XLA drops the forward pass that made them; the running
-    statistics start at mean 0 and variance 1. The values differ from `model.init` with the same key.
+    Only the parameters leave the compiled function, so XLA drops the forward pass that made them;
+    the running statistics start at mean 0 and variance 1. The distribution is that of `model.init`;
+    the values with the same key are not.
     """
     images = jnp.zeros((1, 32, 32, 3))
     shapes, total = trace_init(lambda: model.init(key, images))
@@ -89,6 +95,6 @@ def _compile_quickly() -> dict[str, Any] | None:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A hint for a misspelt name: "; did you mean 'x'?" or the list of what there is."""
+    """The end of a sentence on a misspelt name: "did you mean 'x'?" or the names there are."""
     matches = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else f"; there are {', '.join(known)}"
+    return f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""DynamicConv and the routers that weigh its experts (ParameterNet, arXiv 2306.14525, section 3.3)."""
+"""DynamicConv and the routers of its experts (ParameterNet, arXiv 2306.14525, section 3.3)."""
 
 from typing import Any
 
@@ -15,14 +15,20 @@ ROUTINGS = ("softmax_mlp", "softmax_linear", "sigmoid_linear")
 _router_init = lecun_fan_in(3**-0.5)
 
 
+def check_routing(routing: str) -> None:
+    """Raises ValueError if there is no such routing."""
+    if routing not in ROUTINGS:
+        raise ValueError(f"There is no routing {routing!r}; choose one of {', '.join(ROUTINGS)}.")
+
+
 class Router(nn.Module):
     """The experts' coefficients of each sample, from the mean over its pixels, in float32.
 
-    | `routing`        | generator                                                      | source               |
-    |------------------|----------------------------------------------------------------|----------------------|
-    | `softmax_mlp`    | Linear(C, ratio C) -> ReLU -> Linear(., K) -> softmax(. / T)   | the paper's text     |
-    | `softmax_linear` | Linear(C, K) -> softmax(. / T)                                 | the smallest softmax |
-    | `sigmoid_linear` | Linear(C, K) -> sigmoid                                        | the published code   |
+    | `routing`        | generator                                                    | from      |
+    |------------------|--------------------------------------------------------------|-----------|
+    | `softmax_mlp`    | Linear(C, ratio C) -> ReLU -> Linear(., K) -> softmax(. / T) | the paper |
+    | `softmax_linear` | Linear(C, K) -> softmax(. / T)                               | -         |
+    | `sigmoid_linear` | Linear(C, K) -> sigmoid                                      | its code  |
     """
 
     num_experts: int
@@ -32,10 +38,7 @@ class Router(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
         """`[N, H, W, C]` to `[N, K]`; a high `temperature` makes the softmax uniform."""
-        if self.routing not in ROUTINGS:
-            raise ValueError(
-                f"There is no routing {self.routing!r}; choose one of {', '.join(ROUTINGS)}."
-            )
+        check_routing(self.routing)
         pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         if self.routing == "softmax_mlp":
             hidden = max(1, round(pooled.shape[-1] * self.routing_ratio))

@@ -1,8 +1,8 @@
-"""GhostNet (arXiv 1911.11907), static or with dynamic convolutions (ParameterNet, arXiv 2306.14525).
+"""GhostNet (arXiv 1911.11907), static or dynamic (ParameterNet, arXiv 2306.14525).
 
-A ghost module makes half of its channels by a 1x1 convolution and the other half from them by a cheap depthwise
-one. ParameterNet is the same network with `num_experts` kernels in every convolution but the strided depthwise
-one of the main path, squeeze-and-excite and the head.
+A ghost module makes half of its channels by a 1x1 convolution and the other half from them by a
+cheap depthwise one. ParameterNet is the same network with `num_experts` kernels in every
+convolution but the strided depthwise one of the main path, squeeze-and-excite and the head.
 """
 
 from collections.abc import Callable
@@ -83,21 +83,34 @@ class Options(NamedTuple):
             groups=self.bn_groups, statistics=self.bn_statistics, dtype=self.dtype, name=name
         )
 
-    def conv(self, x: jax.Array, temperature, features: int, *, name: str, **shape: int):
+    def conv(
+        self,
+        x: jax.Array,
+        temperature: jax.Array | float,
+        features: int,
+        *,
+        name: str,
+        kernel_size: int = 1,
+        strides: int = 1,
+        groups: int = 1,
+    ) -> jax.Array:
         """A convolution that is dynamic if the network has experts, static if not."""
         if self.num_experts is None:
-            return Conv(features, dtype=self.dtype, name=name, **shape)(x)
-        layer = DynamicConv(
+            layer = Conv(features, kernel_size, strides, groups, dtype=self.dtype, name=name)
+            return layer(x)
+        dynamic_layer = DynamicConv(
             features,
+            kernel_size,
+            strides,
+            groups,
             num_experts=self.num_experts,
             routing=self.routing,
             routing_ratio=self.routing_ratio,
             form=self.form,
             dtype=self.dtype,
             name=name,
-            **shape,
         )
-        return layer(x, temperature)
+        return dynamic_layer(x, temperature)
 
 
 def _linear(x: jax.Array) -> jax.Array:
@@ -105,14 +118,14 @@ def _linear(x: jax.Array) -> jax.Array:
 
 
 class GhostModule(nn.Module):
-    """ceil(features / 2) channels by 1x1, as many again from them by depthwise 3x3; the surplus is cut."""
+    """ceil(features / 2) channels by 1x1, as many from them by depthwise 3x3; a surplus is cut."""
 
     features: int
     act: Callable[[jax.Array], jax.Array]
     options: Options
 
     @nn.compact
-    def __call__(self, x: jax.Array, temperature, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: jax.Array | float, *, train: bool) -> jax.Array:
         half = -(-self.features // 2)
         options = self.options
         x = options.conv(x, temperature, half, name="primary_conv")
@@ -134,27 +147,30 @@ class GhostBottleneck(nn.Module):
     options: Options
 
     @nn.compact
-    def __call__(self, x: jax.Array, temperature, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: jax.Array | float, *, train: bool) -> jax.Array:
         options, inputs = self.options, x.shape[-1]
-        depthwise = {"kernel_size": self.kernel_size, "strides": self.strides}
+        kernel_size, strides = self.kernel_size, self.strides
         y = GhostModule(self.expansion, options.act, options, name="ghost1")(
             x, temperature, train=train
         )
-        if self.strides > 1:
-            y = Conv(
-                self.expansion,
-                groups=self.expansion,
-                dtype=options.dtype,
-                name="conv_dw",
-                **depthwise,
-            )(y)
-            y = options.batch_norm("bn_dw")(y, train=train)
+        if strides > 1:
+            expand = self.expansion
+            conv = Conv(expand, kernel_size, strides, expand, dtype=options.dtype, name="conv_dw")
+            y = options.batch_norm("bn_dw")(conv(y), train=train)
         if self.se_ratio > 0:
             squeezed = make_divisible(self.expansion * self.se_ratio)
             y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(y)
         y = GhostModule(self.features, _linear, options, name="ghost2")(y, temperature, train=train)
-        if self.strides > 1 or inputs != self.features:
-            x = options.conv(x, temperature, inputs, name="shortcut_dw", groups=inputs, **depthwise)
+        if strides > 1 or inputs != self.features:
+            x = options.conv(
+                x,
+                temperature,
+                inputs,
+                name="shortcut_dw",
+                kernel_size=kernel_size,
+                strides=strides,
+                groups=inputs,
+            )
             x = options.batch_norm("shortcut_dw_bn")(x, train=train)
             x = options.conv(x, temperature, self.features, name="shortcut_pw")
             x = options.batch_norm("shortcut_pw_bn")(x, train=train)
@@ -162,10 +178,11 @@ class GhostBottleneck(nn.Module):
 
 
 class GhostNet(nn.Module):
-    """Stem, the table's bottlenecks, a 1x1 expansion, and the head: pool, 1280 features, classifier.
+    """Stem, the table's bottlenecks, a 1x1 expansion; the head: pool, 1280 features, classifier.
 
-    `num_experts = None` makes every convolution static. `drop_path_rate` grows linearly over the table's stages,
-    as in the published code. `form` is how dynamic convolutions are computed (`ops.dynamic_conv.FORMS`).
+    `num_experts = None` makes every convolution static. `drop_path_rate` grows linearly over the
+    table's stages, as in the published code. `form` is how dynamic convolutions are computed
+    (`ops.dynamic_conv.FORMS`).
     """
 
     num_classes: int
@@ -192,8 +209,8 @@ class GhostNet(nn.Module):
     ) -> jax.Array:
         """`[N, H, W, 3]` normalised images to `[N, num_classes]` float32 logits.
 
-        With `train`, batch statistics are used and updated (`mutable=["batch_stats"]`) and dropout draws from
-        the rng stream `dropout`. `temperature` is that of softmax routing.
+        With `train`, batch statistics are used and updated (`mutable=["batch_stats"]`) and dropout
+        draws from the rng stream `dropout`. `temperature` is that of softmax routing.
         """
         options = Options(
             act=self.act,

@@ -1,7 +1,8 @@
 """Initial values that compile quickly.
 
-XLA compiles each random draw separately, and a network of 400 arrays spends 40 seconds on it. All arrays here are
-scaled standard normals, so `from_one_draw` can cut them from a single draw: one generator to compile instead of 400.
+XLA compiles each random draw separately, and a network of 400 arrays spends 40 seconds on it. All
+arrays here are scaled standard normals, so `from_one_draw` can cut them from a single draw: one
+generator to compile instead of 400.
 """
 
 import contextlib
@@ -33,7 +34,10 @@ class Normal:
 
 
 def he_fan_out(groups: int = 1, gain: float = 1.0) -> Normal:
-    """For convolutions `[..., kh, kw, Ci, Co]`: std = gain sqrt(2 / (kh kw Co / groups)) (arXiv 1502.01852)."""
+    """For convolutions `[..., kh, kw, Ci, Co]`: std = gain sqrt(2 / (kh kw Co / groups)).
+
+    From arXiv 1502.01852.
+    """
 
     def std(shape: Shape) -> float:
         return gain * math.sqrt(2.0 * groups / (shape[-4] * shape[-3] * shape[-1]))
@@ -67,7 +71,7 @@ def trace_init(init: Callable[[], Any]) -> tuple[Any, int]:
 
 @contextlib.contextmanager
 def from_one_draw(key: jax.Array, total: int) -> Iterator[None]:
-    """Inside, `Normal` cuts its values, in the order asked for, from one draw of `total` standard normals."""
+    """Inside, `Normal` cuts its values from one draw of `total` standard normals, in order."""
     normals = jax.random.normal(key, (total,))
     start = 0
 

@@ -1,5 +1,9 @@
-"""Layers that several networks share. Images are NHWC, parameters float32, computation in `dtype`."""
+"""Layers that several networks share.
 
+Images are NHWC, parameters float32, computation in `dtype`.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +18,7 @@ from pnet_jax.ops.depthwise import depthwise_conv
 
 
 def make_divisible(value: float, divisor: int = 4) -> int:
-    """Rounds a channel count to a multiple of `divisor`, never below 90% of it (MobileNet, arXiv 1801.04381)."""
+    """A channel count as a multiple of `divisor`, never below 90% of it (arXiv 1801.04381)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
@@ -52,11 +56,11 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with running averages in `batch_stats` (biased variance, as Flax keeps it).
+    """Batch normalisation with running averages in `batch_stats` (biased variance, as in Flax).
 
-    `groups` > 1 splits the batch into that many groups, each normalised by its own statistics, so that a
-    sharded batch needs no communication; 1 means statistics of the whole global batch. With
-    `statistics = "running"` training normalises by the running averages and leaves them as they are.
+    `groups` > 1 splits the batch into that many groups, each normalised by its own statistics, so
+    that a sharded batch needs no communication; 1 means statistics of the whole global batch. With
+    `statistics = "running"` training normalises by the running averages and leaves them alone.
     """
 
     groups: int = 1
@@ -89,7 +93,10 @@ class BatchNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by hard sigmoid(W2 act(W1 mean(x))) (arXiv 1709.01507, the gate of MobileNetV3)."""
+    """Scales channels by hard sigmoid(W2 act(W1 mean(x))).
+
+    From arXiv 1709.01507, with the gate of MobileNetV3 (arXiv 1905.02244).
+    """
 
     squeezed_features: int
     act: Callable[[jax.Array], jax.Array]
@@ -98,13 +105,14 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         gate = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-        gate = Conv(self.squeezed_features, use_bias=True, dtype=self.dtype, name="conv_reduce")(gate)
-        gate = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="conv_expand")(self.act(gate))
+        conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
+        gate = self.act(conv(self.squeezed_features, name="conv_reduce")(gate))
+        gate = conv(x.shape[-1], name="conv_expand")(gate)
         return x * nn.hard_sigmoid(gate)
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for a sample with probability `rate` (stochastic depth, arXiv 1603.09382)."""
+    """Drops a sample's residual branch with probability `rate` (arXiv 1603.09382)."""
 
     rate: float
 

@@ -1,10 +1,12 @@
 """Batch normalisation in training, with a gradient written by hand.
 
-Autodiff of mean and variance reads the activations three more times than needed in the backward pass; these
-networks are bound by memory traffic, so the two sums that the gradient needs are taken in one pass.
+Autodiff of mean and variance reads the activations three more times than needed in the backward
+pass; these networks are bound by memory traffic, so the two sums that the gradient needs are taken
+in one pass.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +26,14 @@ def normalize_batch(
       epsilon: added to the variance.
 
     Returns:
-      The normalised x in its own dtype, and mean and variance, both `[G, C]` float32. No gradient flows
-      through the two statistics: they only feed the running averages.
+      The normalised x in its own dtype, and mean and variance, both `[G, C]` float32. No gradient
+      flows through the two statistics: they only feed the running averages.
     """
     return _forward(x, scale, bias, epsilon)[0]
 
 
-def _forward(x, scale, bias, epsilon):
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
+    """What `normalize_batch` returns, and what its gradient needs."""
     count = x.size // (x.shape[0] * x.shape[-1])
     wide = x.astype(jnp.float32)
     mean = wide.sum(axis=(1, 2, 3)) / count
@@ -41,7 +44,7 @@ def _forward(x, scale, bias, epsilon):
     return (y.astype(x.dtype), mean, variance), (x, mean, rstd, scale)
 
 
-def _backward(epsilon, saved, gradients):
+def _backward(epsilon: float, saved: Any, gradients: Any) -> tuple[jax.Array, ...]:
     x, mean, rstd, scale = saved
     dy = gradients[0].astype(jnp.float32)
     count = x.size // (x.shape[0] * x.shape[-1])

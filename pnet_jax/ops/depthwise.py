@@ -1,11 +1,12 @@
-"""Depthwise convolution as a sum of shifted inputs, with one kernel for all samples or one per sample.
+"""Depthwise convolution as a sum of shifted inputs, with one kernel for all samples or for each.
 
-XLA's own depthwise convolution is slow on CPU, and a per-sample kernel turns it into a grouped convolution
-that is slow everywhere. Written as one multiply-add a tap, the per-sample kernel costs what the static one
-does; see `docs/performance.md` for the measurements.
+XLA's own depthwise convolution is slow on CPU, and a per-sample kernel turns it into a grouped
+convolution that is slow everywhere. Written as one multiply-add a tap, the per-sample kernel costs
+what the static one does; see `docs/performance.md` for the measurements.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,25 +24,29 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, strides: int, padding: int) 
       padding: zeros added on each of the four sides.
 
     Returns:
-      `[N, (H + 2 padding - kh) // strides + 1, (W + 2 padding - kw) // strides + 1, C]`, in x's dtype.
+      `[N, (H + 2 padding - kh) // strides + 1, (W + 2 padding - kw) // strides + 1, C]`, in x's
+      dtype.
     """
     return _forward(x, kernel, strides, padding)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
-    shift = functools.partial(_shift_and_add, strides=strides, padding=padding)
+    by_row = functools.partial(_shift_and_add_by_row, strides=strides, padding=padding)
     if kernel.shape[0] != 1:
-        return shift(x, kernel)
-    # One kernel for all samples: accelerators have a good convolution for it, CPUs do not.
-    convolve = functools.partial(_grouped_convolution, strides=strides, padding=padding)
-    return lax.platform_dependent(x, kernel, cpu=shift, default=convolve)
+        other = functools.partial(_shift_and_add, strides=strides, padding=padding)
+    else:
+        # One kernel for all samples: accelerators have a good convolution for it, CPUs do not.
+        other = functools.partial(_grouped_convolution, strides=strides, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=by_row, default=other)
 
 
-def _forward_saving(x, kernel, strides, padding):
+def _forward_saving(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> Any:
     return _forward(x, kernel, strides, padding), (x, kernel)
 
 
-def _backward(strides, padding, saved, dy):
+def _backward(
+    strides: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     return (
         _input_gradient(dy, kernel, x.shape, strides, padding).astype(x.dtype),
@@ -62,11 +67,37 @@ def _shift_and_add(x: jax.Array, kernel: jax.Array, *, strides: int, padding: in
     height = (x.shape[1] - kh) // strides + 1
     width = (x.shape[2] - kw) // strides + 1
     rows, columns = (height - 1) * strides + 1, (width - 1) * strides + 1
-    return sum(
+    terms = [
         x[:, i : i + rows : strides, j : j + columns : strides] * kernel[:, None, None, i, j]
         for i in range(kh)
         for j in range(kw)
-    )
+    ]
+    return functools.reduce(jnp.add, terms)
+
+
+def _shift_and_add_by_row(
+    x: jax.Array, kernel: jax.Array, *, strides: int, padding: int
+) -> jax.Array:
+    """As `_shift_and_add`, in a loop over the kernel's rows.
+
+    XLA's CPU backend would fuse the sum over all taps into each of its readers, and so repeat it
+    three to five times in a training step; nothing is fused into or out of a loop.
+    """
+    samples, kh, kw, channels = kernel.shape
+    x = _pad(x, padding)
+    height = (x.shape[1] - kh) // strides + 1
+    width = (x.shape[2] - kw) // strides + 1
+    rows, columns = (height - 1) * strides + 1, (width - 1) * strides + 1
+
+    def add_row(i: jax.Array, total: jax.Array) -> jax.Array:
+        window = lax.dynamic_slice_in_dim(x, i, rows, axis=1)[:, ::strides]
+        taps = lax.dynamic_index_in_dim(kernel, i, axis=1)
+        for j in range(kw):
+            total += window[:, :, j : j + columns : strides] * taps[:, :, None, j]
+        return total
+
+    zero = jnp.zeros((x.shape[0], height, width, channels), x.dtype)
+    return lax.fori_loop(0, kh, add_row, zero)
 
 
 def _grouped_convolution(
@@ -82,7 +113,9 @@ def _grouped_convolution(
     )
 
 
-def _input_gradient(dy, kernel, x_shape, strides, padding):
+def _input_gradient(
+    dy: jax.Array, kernel: jax.Array, x_shape: tuple[int, ...], strides: int, padding: int
+) -> jax.Array:
     """The same operation on the output's gradient, spread out by the strides, with flipped taps."""
     _, kh, kw, _ = kernel.shape
     _, height, width, _ = x_shape
@@ -101,8 +134,10 @@ def _input_gradient(dy, kernel, x_shape, strides, padding):
     return _forward(dy, kernel[:, ::-1, ::-1], 1, 0)
 
 
-def _kernel_gradient(x, dy, kernel_shape, strides, padding):
-    """Per tap, the product of the shifted input and the output's gradient, summed over pixels in float32."""
+def _kernel_gradient(
+    x: jax.Array, dy: jax.Array, kernel_shape: tuple[int, ...], strides: int, padding: int
+) -> jax.Array:
+    """Per tap, the shifted input times the output's gradient, summed over pixels in float32."""
     samples, kh, kw, channels = kernel_shape
     x = _pad(x, padding)
     taps = functools.partial(_tap_sums, kh=kh, kw=kw, strides=strides)
@@ -113,7 +148,7 @@ def _kernel_gradient(x, dy, kernel_shape, strides, padding):
     return sums.reshape(samples, kh, kw, channels)
 
 
-def _tap_sums(x, dy, *, kh, kw, strides):
+def _tap_sums(x: jax.Array, dy: jax.Array, *, kh: int, kw: int, strides: int) -> jax.Array:
     """One reduction a tap: `[N, kh * kw, C]`."""
     rows, columns = (dy.shape[1] - 1) * strides + 1, (dy.shape[2] - 1) * strides + 1
     return jnp.stack(
@@ -130,17 +165,17 @@ def _tap_sums(x, dy, *, kh, kw, strides):
     )
 
 
-def _tap_sums_by_row(x, dy, *, kh, kw, strides):
+def _tap_sums_by_row(x: jax.Array, dy: jax.Array, *, kh: int, kw: int, strides: int) -> jax.Array:
     """As `_tap_sums`, a row of pixels at a time.
 
-    XLA's CPU backend does not vectorise a reduction into which a product is fused; adding up whole rows
-    element by element, and reducing once at the end, is three to five times faster.
+    XLA's CPU backend does not vectorise a reduction into which a product is fused; adding up whole
+    rows element by element, and reducing once at the end, is three to five times faster.
     """
     columns = (dy.shape[2] - 1) * strides + 1
     taps = [(i, j) for i in range(kh) for j in range(kw)]
     zero = jnp.zeros((dy.shape[0], dy.shape[2], dy.shape[3]), jnp.float32)
 
-    def add_row(row, sums):
+    def add_row(row: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         window = lax.dynamic_slice_in_dim(x, row * strides, kh, axis=1)
         dy_row = lax.dynamic_index_in_dim(dy, row, axis=1, keepdims=False)
         return tuple(

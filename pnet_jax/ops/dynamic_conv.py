@@ -1,10 +1,10 @@
 """Dynamic convolution: every sample is convolved with its own kernel, a mix of K experts.
 
-    y_n = x_n * (sum_k coefficients[n, k] experts[k])          (ParameterNet, arXiv 2306.14525, eq. 4)
+    y_n = x_n * (sum_k coefficients[n, k] experts[k])      (ParameterNet, arXiv 2306.14525, eq. 4)
 
-The definition, one convolution under `vmap` over (sample, kernel), is the form `grouped`. XLA turns it into one
-convolution with as many groups as samples, the slowest choice on every backend, so other forms of the same
-function stand beside it, and `auto` picks by the layer's shape:
+The definition, one convolution under `vmap` over (sample, kernel), is the form `grouped`. XLA turns
+it into one convolution with as many groups as samples, the slowest choice on every backend, so
+other forms of the same function stand beside it, and `auto` picks by the layer's shape:
 
 | form      | for                     | how                                               |
 |-----------|-------------------------|---------------------------------------------------|
@@ -23,12 +23,13 @@ from pnet_jax.ops.depthwise import depthwise_conv
 
 FORMS = ("auto", "grouped", "experts", "matmul", "shift", "patches")
 
-# Above this many input channels the window's pixels side by side cost more memory than they save time.
+# Above this many input channels the window's pixels side by side cost more memory than they save
+# time.
 _MAX_PATCH_CHANNELS = 8
 
 
 def mix_kernels(coefficients: jax.Array, experts: jax.Array) -> jax.Array:
-    """The kernel of every sample: `[N, K]` and `[K, kh, kw, Ci/groups, Co]` to `[N, kh, kw, Ci/groups, Co]`."""
+    """Each sample's kernel: `[N, K]` and `[K, kh, kw, Ci/groups, Co]` to `[N, kh, kw, ...]`."""
     mixed = coefficients @ experts.reshape(experts.shape[0], -1)
     return mixed.reshape(-1, *experts.shape[1:])
 
@@ -75,12 +76,12 @@ def dynamic_conv(
         )(x, kernels)
     if form == "matmul" and pointwise:
         x = _pad(x, padding)[:, ::strides, ::strides]
-        return jnp.einsum("nhwi,nio->nhwo", x, kernels[:, 0, 0])
+        return _matmul(x, kernels[:, 0, 0])
     if form == "shift" and depthwise:
         return depthwise_conv(x, kernels[:, :, :, 0], strides, padding)
     if form == "patches" and groups == 1:
         patches = _patches(_pad(x, padding), kh, kw, strides)
-        return jnp.einsum("nhwi,nio->nhwo", patches, kernels.reshape(x.shape[0], -1, features))
+        return _matmul(patches, kernels.reshape(x.shape[0], -1, features))
     if form not in FORMS:
         raise ValueError(f"There is no form {form!r}; the forms are {', '.join(FORMS)}.")
     raise ValueError(
@@ -89,19 +90,28 @@ def dynamic_conv(
     )
 
 
+def _matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    """`[N, H, W, I]` times `[N, I, O]`; with the pixels as one axis XLA transposes nothing."""
+    pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+    return (pixels @ kernels).reshape(*x.shape[:3], -1)
+
+
 def _pick_form(channels: int, *, pointwise: bool, depthwise: bool, groups: int) -> str:
     if pointwise:
         return "matmul"
     if depthwise:
         return "shift"
-    return "patches" if groups == 1 and channels <= _MAX_PATCH_CHANNELS else "grouped"
+    # Never `grouped`: on a sharded batch XLA gathers all samples on every device for it.
+    return "patches" if groups == 1 and channels <= _MAX_PATCH_CHANNELS else "experts"
 
 
 def _pad(x: jax.Array, padding: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
-def _convolve(x, kernel, strides, padding, groups):
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int
+) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -112,10 +122,17 @@ def _convolve(x, kernel, strides, padding, groups):
     )
 
 
-def _mixed_outputs(x, coefficients, experts, strides, padding, groups):
+def _mixed_outputs(
+    x: jax.Array,
+    coefficients: jax.Array,
+    experts: jax.Array,
+    strides: int,
+    padding: int,
+    groups: int,
+) -> jax.Array:
     """Convolution is linear in its kernel, so mixing the K outputs equals mixing the K kernels."""
     count, kh, kw, inputs, features = experts.shape
-    # [K, kh, kw, I, G, O/G] -> [kh, kw, I, G, K, O/G]: a group's outputs stay together for all experts.
+    # [K, kh, kw, I, G, O/G] -> [kh, kw, I, G, K, O/G]: all experts' outputs for one group together.
     kernel = experts.reshape(count, kh, kw, inputs, groups, features // groups)
     kernel = kernel.transpose(1, 2, 3, 4, 0, 5).reshape(kh, kw, inputs, count * features)
     outputs = _convolve(x, kernel, strides, padding, groups)

@@ -1,5 +1,6 @@
 """The device mesh from a string, and batches onto it."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -28,8 +29,8 @@ def make_mesh(spec: str, devices: list[jax.Device] | None = None) -> Mesh:
         sizes[free[0]] = len(devices) // fixed
     if int(np.prod(list(sizes.values()))) != len(devices):
         raise UserError(
-            f"config.mesh = {spec!r} does not fit {len(devices)} devices: the sizes must multiply to "
-            f"{len(devices)}; 'data=-1,fsdp=1' always fits."
+            f"config.mesh = {spec!r} does not fit {len(devices)} devices: the sizes must multiply "
+            f"to {len(devices)}; 'data=-1,fsdp=1' always fits."
         )
     shape = tuple(sizes[axis] for axis in AXES)
     # Flax linen predates explicit sharding in types and breaks on meshes whose axes are Explicit.
@@ -40,17 +41,18 @@ def _parse(spec: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in spec.split(","):
         axis, _, size = part.strip().partition("=")
-        digits = size.removeprefix("-")
-        if axis not in AXES or axis in sizes or not digits.isdigit() or int(size) in (0, *range(-99, -1)):
+        if axis not in AXES or axis in sizes or not re.fullmatch(r"-1|[1-9][0-9]*", size):
             raise UserError(
-                f"config.mesh = {spec!r} cannot be read; write it as 'data=-1,fsdp=1', where -1 takes all "
-                f"devices that are left."
+                f"config.mesh = {spec!r} cannot be read; write it as 'data=-1,fsdp=1', where -1 "
+                f"takes all devices that are left."
             )
         sizes[axis] = int(size)
     for axis in AXES:
         sizes.setdefault(axis, 1)
     if list(sizes.values()).count(-1) > 1:
-        raise UserError(f"config.mesh = {spec!r} has -1 twice; only one axis can take what is left.")
+        raise UserError(
+            f"config.mesh = {spec!r} has -1 twice; only one axis can take what is left."
+        )
     return sizes
 
 
@@ -71,8 +73,8 @@ def check_batch(field: str, size: int, mesh: Mesh) -> None:
         below, above = size // devices * devices, -(-size // devices) * devices
         fitting = f"{below} or {above}" if below else f"{above}"
         raise UserError(
-            f"config.{field} = {size} cannot be split over {devices} devices; {fitting} would fit, as does any "
-            f"multiple of {devices}."
+            f"config.{field} = {size} cannot be split over {devices} devices; {fitting} would fit, "
+            f"as does any multiple of {devices}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Where parameters and optimizer state live: split over the `fsdp` axis, or whole on every device."""
+"""Where parameters and optimizer state live: split over the `fsdp` axis, or whole everywhere."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _MIN_ELEMENTS = 16_384
 
 
 def fsdp_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """Splits the largest dimension that the `fsdp` axis divides; 21,841 classes, for one, are odd."""
+    """Splits the largest dimension that the `fsdp` axis divides; 21,841 classes are odd."""
     parts = mesh.shape["fsdp"]
     size = 1
     for dimension in shape:

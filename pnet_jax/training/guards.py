@@ -15,9 +15,10 @@ def check_finite(step: int, metrics: dict[str, float]) -> None:
     broken = [name for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
         raise TrainingError(
-            f"Training diverged: {' and '.join(broken)} stopped being a number at or before step {step}. The "
-            f"last checkpoint is from before that and is kept; start again with a lower "
-            f"config.optimizer.learning_rate or a longer warmup_epochs in a new work directory."
+            f"Training diverged: {' and '.join(broken)} stopped being a number at or before step "
+            f"{step}. The last checkpoint is from before that and is kept; start again with a "
+            f"lower config.optimizer.learning_rate or a longer warmup_epochs in a new work "
+            f"directory."
         )
 
 
@@ -34,6 +35,6 @@ class CorruptImages:
         if self.count > self.limit:
             raise TrainingError(
                 f"{self.count} training images could not be decoded, more than "
-                f"config.data.max_corrupt_images = {self.limit} allows; their names are in the log above. Repair "
-                f"the data set or raise the limit."
+                f"config.data.max_corrupt_images = {self.limit} allows; their names are in the log "
+                f"above. Repair the data set or raise the limit."
             )

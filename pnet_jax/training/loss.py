@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    """-sum_c q_c log p_c with q = (1 - smoothing) onehot + smoothing / C, for `[N, C]` logits: `[N]`.
+    """-sum_c q_c log p_c with q = (1 - smoothing) onehot + smoothing / C: `[N, C]` logits to `[N]`.
 
-    Written with the log-sum-exp, so that no `[N, C]` target exists; C is 21,841 in the largest runs.
+    Written with the log-sum-exp, so that no `[N, C]` target exists; C is 21,841 in the largest run.
     """
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     at_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
@@ -18,7 +18,7 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: floa
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """Whether fewer than k classes score at least as high as the true one, `[N]`; never for label -1.
+    """Whether fewer than k classes reach the true one's score, `[N]`; never for label -1.
 
     Ties count against the prediction, so that constant logits score nothing.
     """

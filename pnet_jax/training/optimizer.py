@@ -11,7 +11,9 @@ from pnet_jax.config import OptimizerConfig
 _DECAYED = ("kernel", "experts")
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """Clipping by global norm, AdamW, and layer-wise learning rates, where asked for."""
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     steps.append(
@@ -30,7 +32,7 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
 
 
 def decay_mask(params: Any) -> Any:
-    """True for kernels and experts; batch-norm parameters and all biases, routers' included, do not decay."""
+    """True for kernels and experts, not for batch norm's parameters and biases (routers' too)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in _DECAYED, params)
 
 
@@ -42,7 +44,7 @@ def layer_index(path: tuple[str, ...]) -> int:
 
 
 def layer_scales(params: Any, decay: float) -> Any:
-    """decay^(layers above) for every parameter: 1 for the head, `decay` for the last stage, and so on down."""
+    """decay^(layers above) for each parameter: 1 for the head, `decay` for the last stage, ..."""
     paths = jax.tree_util.tree_map_with_path(
         lambda path, _: layer_index(tuple(entry.key for entry in path)), params
     )

@@ -10,7 +10,7 @@ from pnet_jax.config import OptimizerConfig, TemperatureConfig
 def learning_rate_schedule(
     config: OptimizerConfig, *, steps_per_epoch: float, total_steps: int
 ) -> optax.Schedule:
-    """Linear from 0 to the peak over the warm-up, then a half cosine to the end value at `total_steps`."""
+    """Linear from 0 to the peak, then half a cosine to the end value at `total_steps`."""
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,

@@ -1,5 +1,6 @@
 """All that a training run carries from step to step, and all that a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -20,7 +21,9 @@ class TrainState:
     ema: Any
 
 
-def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
+def create_state(
+    variables: Mapping[str, Any], optimizer: optax.GradientTransformation
+) -> TrainState:
     """A state at step 0; may be traced."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -24,7 +24,7 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Shardings:
-    """Where a run keeps its arrays: each leaf of the state, a batch's samples, and small things on all devices."""
+    """Where a run keeps the state's leaves, a batch's samples, and what is whole on all devices."""
 
     state: TrainState
     batch: NamedSharding
@@ -41,8 +41,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """A jitted `(state, batch) -> (state, metrics)` that donates the state.
 
-    The batch holds `image` `[B, S, S, 3]` uint8, `label` `[B]` int32 and `weight` `[B]` float32; the metrics are
-    scalars of this step. All randomness comes from (config.seed, state.step).
+    The batch holds `image` `[B, S, S, 3]` uint8, `label` `[B]` int32 and `weight` `[B]` float32;
+    the metrics are scalars of this step. All randomness comes from (config.seed, state.step).
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -88,7 +88,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "top1": correct.sum() / total_weight,
-            "grad_norm": optax.global_norm(gradients),
+            "grad_norm": optax.tree.norm(gradients),
             "temperature": temperature,
         }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
@@ -104,12 +104,15 @@ def make_train_step(
 def make_eval_step(
     model: nn.Module, config: Config, *, shardings: Shardings, steps_per_epoch: float
 ) -> Callable[[Any, jax.Array, Batch], Metrics]:
-    """A jitted `(variables, step, batch) -> sums` over the batch: `count`, `top1`, `top5`, `loss`."""
+    """A jitted `(variables, step, batch) -> sums` over the batch: `count`, `top1`, `top5`, `loss`.
+
+    Examples of weight 0 count nowhere, and those of label -1 (undecodable images) in `count` alone.
+    """
 
     def eval_step(variables: Any, step: jax.Array, batch: Batch) -> Metrics:
         variables = jax.lax.with_sharding_constraint(variables, shardings.whole)
         temperature = temperature_at(step, config.temperature, steps_per_epoch=steps_per_epoch)
-        logits = model.apply(
+        logits: Any = model.apply(
             variables,
             normalize(batch["image"], model.dtype),
             train=False,

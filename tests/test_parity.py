@@ -1,7 +1,9 @@
-"""Against the published PyTorch code: a small ParameterNet each (width .15, 10 classes, 64 px, 4 experts).
+"""Against the published PyTorch code: a small ParameterNet each (width .15, 10 classes, 64 px, 4
+experts).
 
-The files in tests/parity hold its weights, an input, and what PyTorch computed from them: evaluation and training
-logits, loss, gradients and the running statistics after one forward pass in training.
+The files in tests/parity hold its weights, an input, and what PyTorch computed from them:
+evaluation and training logits, loss, gradients and the running statistics after one forward pass
+in training.
 """
 
 import pathlib
@@ -20,7 +22,7 @@ from pnet_jax.models import create_model
 from pnet_jax.models.layers import BatchNorm
 
 OVERRIDES = {"width": 0.15, "routing": "sigmoid_linear", "drop_rate": 0.0}
-FILES = pathlib.Path(__file__).parent.parent / "parity"
+FILES = pathlib.Path(__file__).parent / "parity"
 
 
 class Reference:
@@ -88,7 +90,7 @@ def test_gradients(reference, training):
 
 
 def test_running_statistics(reference, training):
-    """PyTorch keeps the unbiased variance, Flax the biased one: n / (n - 1) apart in what a batch adds."""
+    """PyTorch keeps the unbiased variance, Flax the biased: n / (n - 1) apart in what a batch adds."""
     counts = {}
 
     def record(next_call, args, kwargs, context):
@@ -101,8 +103,9 @@ def test_running_statistics(reference, training):
     before = traverse_util.flatten_dict(reference.variables["batch_stats"])
     after = traverse_util.flatten_dict(training[2]["batch_stats"])
     unbiased = {
-        path: new if path[-1] == "mean" else
-        0.9 * old + (new - 0.9 * old) * counts[path[:-1]] / (counts[path[:-1]] - 1)
+        path: new
+        if path[-1] == "mean"
+        else 0.9 * old + (new - 0.9 * old) * counts[path[:-1]] / (counts[path[:-1]] - 1)
         for path, old, new in ((p, before[p], after[p]) for p in before)
     }
     ours = to_torch(reference.name, {"batch_stats": traverse_util.unflatten_dict(unbiased)})

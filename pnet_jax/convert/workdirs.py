@@ -1,0 +1,71 @@
+"""From a run's work directory to a weights file, and from such a file to a place to start from."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from pnet_jax import workdir as workdirs
+from pnet_jax.checkpoint.manager import Checkpoints
+from pnet_jax.config import CheckpointConfig
+from pnet_jax.convert.files import read_weights, write_weights
+from pnet_jax.convert.state_dict import from_torch, to_torch
+from pnet_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What `export` wrote."""
+
+    path: pathlib.Path
+    model: str
+    step: int
+    tensors: int
+
+
+def export(
+    workdir: pathlib.Path, out: pathlib.Path, *, step: int | None = None, weights: str = "ema"
+) -> Exported:
+    """Writes the weights of a checkpoint under their published PyTorch names.
+
+    Args:
+      workdir: of the run.
+      out: ends in `.safetensors` or `.pth`.
+      step: of the checkpoint; None takes the best one.
+      weights: "ema", the averages that evaluation uses, or "raw".
+
+    Raises:
+      UserError: if there is no such run, checkpoint or file type.
+    """
+    model = workdirs.read_config(workdir)["model"]["name"]
+    with Checkpoints(workdir) as checkpoints:
+        steps = checkpoints.steps()
+        chosen = checkpoints.best_step() if step is None else step
+        if chosen is None or chosen not in steps:
+            found = ", ".join(map(str, steps)) or "none"
+            wanted = "" if step is None else f" of step {step}"
+            raise UserError(f"{workdir} has no checkpoint{wanted}; it has: {found}.")
+        ema, raw = checkpoints.restore_averages(chosen)
+    state_dict = to_torch(model, {"ema": ema, "raw": raw}[weights])
+    write_weights(out, state_dict, {"model": model, "step": str(chosen), "weights": weights})
+    return Exported(out, model, chosen, len(state_dict))
+
+
+def import_weights(
+    weights: pathlib.Path, model: str, out: pathlib.Path, **overrides: Any
+) -> dict[str, Any]:
+    """Turns a PyTorch file into a checkpoint at `out` for `config.init_from`, and returns its
+    variables.
+
+    Raises:
+      UserError: if the file does not fit the model exactly, or `out` already holds something.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give --out a new directory.")
+    variables = from_torch(model, read_weights(weights), **overrides)
+    out.mkdir(parents=True, exist_ok=True)
+    config = {"model": {"name": model, **overrides}}
+    (out / workdirs.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    with Checkpoints(out, CheckpointConfig()) as checkpoints:
+        checkpoints.save(0, variables | {"ema": variables}, None)
+    return variables

@@ -1,0 +1,87 @@
+"""Work directory -> PyTorch file -> directory to start from, through the command line."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnet_jax.checkpoint.manager import Checkpoints
+from pnet_jax.config import CheckpointConfig
+from pnet_jax.convert import from_torch, to_torch
+from pnet_jax.convert.__main__ import main
+from pnet_jax.convert.files import read_weights
+from pnet_jax.models import create_model
+
+NAME, OVERRIDES = "parameternet_300m", {"width": 0.1, "routing": "sigmoid_linear"}
+
+
+def variables(seed):
+    model = create_model(NAME, num_classes=3, **OVERRIDES)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run's directory with two checkpoints, the first of them the best."""
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "config.json").write_text(json.dumps({"model": {"name": NAME}}))
+    with Checkpoints(directory, CheckpointConfig()) as checkpoints:
+        for step, top1 in ((10, 0.5), (20, 0.25)):
+            state = variables(step) | {"ema": variables(step + 1)}
+            checkpoints.save(step, state, {"top1": top1})
+    return directory
+
+
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(actual[name], expected[name])
+
+
+def test_best_averages_are_the_default(workdir, tmp_path, capsys):
+    out = tmp_path / "w.safetensors"
+    assert main(["to-torch", "--workdir", str(workdir), "--out", str(out)]) == 0
+    assert "parameternet_300m, step 10" in capsys.readouterr().out
+    assert_equal(read_weights(out), to_torch(NAME, variables(11)))
+
+
+def test_step_and_raw_weights(workdir, tmp_path):
+    out = tmp_path / "w.safetensors"
+    command = ["to-torch", "--workdir", str(workdir), "--out", str(out)]
+    assert main([*command, "--step", "20", "--weights", "raw"]) == 0
+    assert_equal(read_weights(out), to_torch(NAME, variables(20)))
+
+
+def test_there_and_back(workdir, tmp_path):
+    out, start = tmp_path / "w.safetensors", tmp_path / "start"
+    assert main(["to-torch", "--workdir", str(workdir), "--out", str(out)]) == 0
+    flags = ["--routing", "sigmoid_linear", "--width", "0.1"]
+    command = ["from-torch", "--weights", str(out), "--model", NAME, "--out", str(start)]
+    assert main([*command, *flags]) == 0
+    with Checkpoints(start) as checkpoints:
+        ema, raw = checkpoints.restore_averages(checkpoints.best_step())
+    expected = from_torch(NAME, read_weights(out), **OVERRIDES)
+    for restored in (ema, raw):
+        jax.tree.map(np.testing.assert_array_equal, restored, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--workdir", "nowhere", "--out", "w.safetensors"], "not the work directory of a run"),
+        (["--workdir", "RUN", "--out", "w.bin"], "must end in"),
+        (["--workdir", "RUN", "--out", "w.pth", "--step", "7"], "it has: 10, 20"),
+    ],
+)
+def test_mistakes_are_told(workdir, tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(workdir) if argument == "RUN" else argument for argument in arguments]
+    assert main(["to-torch", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("pnet_jax: ")
+    assert sentence in told
+    assert list(tmp_path.iterdir()) == []
