@@ -44,7 +44,7 @@ def scratch_1k(model: str) -> ml_collections.ConfigDict:
 
 
 def finetune_1k(model: str, init_from: str) -> ml_collections.ConfigDict:
-    """ImageNet-1K from 22K weights, 30 epochs: layer-wise decay 0.5 and no erasing as in the paper."""
+    """ImageNet-1K from 22K weights, 30 epochs; layer decay 0.5 and no erasing as in the paper."""
     config = default_config()
     config.model.name = model
     _imagenet_1k(config)
@@ -87,7 +87,7 @@ def at_size(
 
 
 def demo_fine(config: ml_collections.ConfigDict) -> None:
-    """Many fine classes on a laptop: the whole demo set, a third of the width, a handful of epochs."""
+    """Many fine classes on a laptop: the whole demo set, a third of the width, few epochs."""
     _demo(config)
     config.data.num_classes = _DEMO_FINE
     config.epochs = 2.0
@@ -98,7 +98,7 @@ def demo_fine(config: ml_collections.ConfigDict) -> None:
 
 
 def demo_coarse(config: ml_collections.ConfigDict) -> None:
-    """Few classes and few images: the groups of the demo set's emoji, and a fifth of its pictures."""
+    """Few classes and few images: the groups of the emoji, and a fifth of the pictures."""
     _demo(config)
     config.data.label = "coarse_label"
     config.data.num_classes = _DEMO_COARSE

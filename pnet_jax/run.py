@@ -1,4 +1,4 @@
-"""What training and evaluation of one configuration have in common: data, network, mesh, shardings, steps."""
+"""What training and evaluation share: data, network, mesh, shardings and steps of a configuration."""
 
 import dataclasses
 import functools
@@ -116,7 +116,7 @@ def build_model(config: Config) -> nn.Module:
 
 
 def model_of(fields: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """The network of a configuration's `model` fields. Raises UserError if there is no such network."""
+    """The network of a configuration's `model` fields. Raises UserError if there is none."""
     given = {key: value for key, value in fields.items() if value is not None}
     name, dtype = given.pop("name"), jnp.dtype(given.pop("dtype", "float32"))
     try:
@@ -126,7 +126,7 @@ def model_of(fields: Mapping[str, Any], num_classes: int) -> nn.Module:
 
 
 def open_data(config: Config) -> Dataset:
-    """The data set of a configuration. Raises UserError if it has not as many classes as the head."""
+    """The data set of a configuration. Raises UserError if its classes do not fit the head."""
     data = config.data
     dataset = open_dataset(data.name, data.data_dir, label=data.label, build_demo=emoji.build)
     if len(dataset.class_names) != data.num_classes:

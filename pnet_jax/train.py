@@ -20,8 +20,8 @@ from pnet_jax.errors import UserError
 from pnet_jax.evaluate import evaluate
 from pnet_jax.models import init_variables
 from pnet_jax.parallel.mesh import to_devices
-from pnet_jax.report.plots import plot_curves
 from pnet_jax.report.jsonl import Kind
+from pnet_jax.report.plots import plot_curves
 from pnet_jax.report.progress import Progress
 from pnet_jax.report.summary import write_summary
 from pnet_jax.report.writers import MetricWriters
@@ -131,7 +131,7 @@ class _Clock:
 
 
 def _initial_state(run: Run) -> TrainState:
-    """Step 0: fresh weights, or those of the run that `config.init_from` names under a fresh head."""
+    """Step 0: fresh weights, or, under a fresh head, those of the run `config.init_from` names."""
     variables = init_variables(run.model, jax.random.key(run.config.seed))
     if run.config.init_from is not None:
         variables = _transferred(run, variables, pathlib.Path(run.config.init_from).expanduser())

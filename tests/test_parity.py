@@ -90,7 +90,7 @@ def test_gradients(reference, training):
 
 
 def test_running_statistics(reference, training):
-    """PyTorch keeps the unbiased variance, Flax the biased: n / (n - 1) apart in what a batch adds."""
+    """PyTorch keeps the unbiased variance, Flax the biased: a batch adds n / (n - 1) as much."""
     counts = {}
 
     def record(next_call, args, kwargs, context):

@@ -1,4 +1,4 @@
-"""PyTorch weights on disk, as `.safetensors` or, with torch installed, `.pth`: tensors, never code."""
+"""PyTorch weights on disk: `.safetensors` or, with torch installed, `.pth`. Tensors, never code."""
 
 import os
 import pathlib

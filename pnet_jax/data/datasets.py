@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, SupportsIndex
 
 from pnet_jax.data import writer
@@ -32,6 +32,9 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: SupportsIndex) -> Record:
         from tensorflow_datasets.proto import tf_example_pb2
@@ -124,11 +127,11 @@ def open_dataset(
             f"no random access; build it with file_format='array_record'."
         )
     features = dict(builder.info.features)
-    labels = [k for k, v in features.items() if isinstance(v, tfds.features.ClassLabel)]
+    labels = sorted(k for k, v in features.items() if isinstance(v, tfds.features.ClassLabel))
     if not isinstance(features.get("image"), tfds.features.Image) or not labels:
         raise UserError(
             f"The data set in {directory} is not one for image classification: it has no feature "
-            f"'image' or no ClassLabel; it has {', '.join(features)}."
+            f"'image' or no ClassLabel; it has {', '.join(sorted(features))}."
         )
     if label not in labels:
         raise UserError(

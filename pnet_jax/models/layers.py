@@ -67,12 +67,13 @@ class BatchNorm(nn.Module):
     statistics: str = "batch"
     momentum: float = 0.9
     epsilon: float = 1e-5
+    scale_init: Callable[..., jax.Array] = nn.initializers.ones
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
+        scale = self.param("scale", self.scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))

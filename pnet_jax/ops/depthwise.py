@@ -83,7 +83,7 @@ def _shift_and_add_by_row(
     XLA's CPU backend would fuse the sum over all taps into each of its readers, and so repeat it
     three to five times in a training step; nothing is fused into or out of a loop.
     """
-    samples, kh, kw, channels = kernel.shape
+    _, kh, kw, channels = kernel.shape
     x = _pad(x, padding)
     height = (x.shape[1] - kh) // strides + 1
     width = (x.shape[2] - kw) // strides + 1

@@ -42,7 +42,7 @@ def test_the_label_is_a_choice(data_dir):
     dataset = open_toy(data_dir, "coarse_label")
     assert dataset.class_names == ("even", "odd")
     records = dataset.split("train")
-    assert [records[i].label for i in range(10)] == [0, 1] * 5
+    assert [record.label for record in records] == [0, 1] * 5
 
 
 def test_records_equal_those_that_tfds_decodes(data_dir):
@@ -68,7 +68,7 @@ def test_records_equal_those_that_tfds_decodes(data_dir):
 )
 def test_slices_of_splits(data_dir, name, labels):
     records = open_toy(data_dir).split(name)
-    assert [records[i].label for i in range(len(records))] == labels
+    assert [record.label for record in records] == labels
 
 
 @pytest.mark.parametrize("name", ["test", "test[:50%]", "train[:50", "train[a:b]", ""])
@@ -94,7 +94,7 @@ def test_a_missing_shard_is_named(data_dir):
 
 
 def test_a_wrong_label_is_named_beside_those_there_are(data_dir):
-    with pytest.raises(UserError, match=r"no label 'file_name'; it has label, coarse_label\. Set"):
+    with pytest.raises(UserError, match=r"no label 'file_name'; it has coarse_label, label\. Set"):
         open_toy(data_dir, "file_name")
 
 

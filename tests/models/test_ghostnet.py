@@ -216,7 +216,6 @@ def test_dropout_and_batch_norm_in_training(rng, images):
             "frozen": train(images, bn_statistics="running"),
             "evaluated": (tiny().apply(variables, images), None),
             "dropped": train(images, drop_rate=0.5),
-            "dropped, too": train(images, drop_rate=0.5),
             "dropped otherwise": train(images, drop_rate=0.5, seed=1),
         }
 
@@ -238,7 +237,6 @@ def test_dropout_and_batch_norm_in_training(rng, images):
     for ours, before in zip(kept, jax.tree.leaves(variables["batch_stats"]), strict=True):
         np.testing.assert_array_equal(ours, before)
 
-    np.testing.assert_array_equal(logits["dropped"], logits["dropped, too"])
     for other in ("whole", "dropped otherwise"):
         assert (logits["dropped"] != logits[other]).any()
 

@@ -1,5 +1,7 @@
 """The depthwise convolution against XLA's own, with one kernel for all samples and one for each."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ from jax import lax
 
 from pnet_jax.ops import depthwise
 from pnet_jax.ops.depthwise import depthwise_conv
+
+# Each program here runs once: time spent on optimising its machine code would be lost.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SAMPLES, HEIGHT, WIDTH, CHANNELS = 3, 7, 6, 4
 
@@ -51,7 +56,7 @@ def test_values_and_gradients(rng, kernels, kernel_size, strides, padding):
     """Padding up to and beyond the kernel, and strides that leave pixels over, included."""
     x, kernel = draw(rng, kernel_size, kernels)
 
-    @jax.jit
+    @jit
     def both(x, kernel):
         results = []
         for convolve in (depthwise_conv, xla_depthwise):
@@ -76,7 +81,7 @@ def test_second_derivatives(rng, kernels):
         gradients = jax.grad(lambda x, k: jnp.sin(convolve(x, k, 2, 1)).sum(), argnums=(0, 1))
         return sum(jnp.sum(gradient**2) for gradient in gradients(x, kernel))
 
-    @jax.jit
+    @jit
     def both(x, kernel):
         return [
             jax.grad(penalty, argnums=(1, 2))(convolve, x, kernel)
@@ -97,7 +102,7 @@ def test_accelerator_paths_equal_the_cpu_paths(rng, kernels):
     shape = {"strides": 2, "padding": 1}
     other = depthwise._grouped_convolution if kernels == 1 else depthwise._shift_and_add
 
-    @jax.jit
+    @jit
     def paths(x, kernel):
         y, pull_back = jax.vjp(lambda x, k: depthwise_conv(x, k, 2, 1), x, kernel)
         sums = depthwise._tap_sums(depthwise._pad(x, 1), y, kh=3, kw=3, strides=2)

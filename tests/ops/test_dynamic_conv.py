@@ -1,5 +1,7 @@
 """Every form of the dynamic convolution is the reference form, in values and in all gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pnet_jax.ops.dynamic_conv import FORMS, dynamic_conv, mix_kernels
+
+# Each program here runs once: time spent on optimising its machine code would be lost.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SAMPLES, HEIGHT, WIDTH, EXPERTS = 3, 7, 6, 4
 
@@ -55,7 +60,7 @@ def test_forms_equal_the_reference(rng, name):
     layer, forms = LAYERS[name]
     operands = draw(rng, layer)
 
-    @jax.jit
+    @jit
     def compute(x, coefficients, experts):
         narrow = jax.tree.map(jnp.bfloat16, (x, coefficients, experts))
         reference = value_and_gradients(layer, "grouped", x, coefficients, experts)
@@ -85,7 +90,7 @@ def test_gradients_in_bfloat16(rng, name):
         )
         return y, pull_back(jnp.ones_like(y))
 
-    @jax.jit
+    @jit
     def both():
         return (
             value_and_parameter_gradients("auto", jnp.bfloat16),
@@ -105,7 +110,7 @@ def test_under_vmap_and_remat(rng, name):
     layer, _ = LAYERS[name]
     stack = [draw(rng, layer) for _ in range(2)]
 
-    @jax.jit
+    @jit
     def compute(stacked):
         mapped = jax.vmap(lambda operands: value_and_gradients(layer, "auto", *operands))(stacked)
         operands = jax.tree.map(lambda leaf: leaf[1], stacked)
@@ -192,12 +197,12 @@ def test_a_sharded_batch_stays_where_it_is(rng, name):
         return value_and_gradients(layer, "auto", *operands)
 
     shardings = (split, split, whole)
-    sharded = jax.jit(compute, in_shardings=shardings, out_shardings=(split, *shardings))
+    sharded = jit(compute, in_shardings=shardings, out_shardings=(split, *shardings))
     compiled = sharded.lower(*operands).compile()
     hlo = compiled.as_text()
     assert hlo.count(" all-reduce(") == 1
     for operation in ("all-gather", "all-to-all", "collective-permute"):
         assert operation not in hlo
     results = compiled(*jax.device_put(operands, shardings))
-    for result, expected in zip(results, jax.jit(compute)(*operands), strict=True):
+    for result, expected in zip(results, jit(compute)(*operands), strict=True):
         assert_close(result, expected, 2e-6)
