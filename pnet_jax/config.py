@@ -56,7 +56,7 @@ class DataConfig:
     # Evaluation takes the central square with this share of the image's shorter side.
     eval_crop: float = 0.875
     random_flip: bool = True
-    # Decoding threads of each host process.
+    # Decoding threads of each host process; each fills a batch, so prefetch_batches of them work.
     num_threads: int = 16
     # Batches decoded ahead of the step.
     prefetch_batches: int = 4

@@ -1,4 +1,4 @@
-"""What training and evaluation share: data, network, mesh, shardings and steps of a configuration."""
+"""What training and evaluation of a configuration share: data, network, mesh, shardings, steps."""
 
 import dataclasses
 import functools
@@ -49,7 +49,6 @@ class Run:
         """Raises UserError if configuration, data and devices do not fit each other."""
         use_compilation_cache(config.compilation_cache_dir)
         mesh = make_mesh(config.mesh)
-        check_batch("global_batch_size", config.global_batch_size, mesh)
         check_batch("eval_batch_size", config.eval_batch_size, mesh)
         model = build_model(config)
         dataset = open_data(config)

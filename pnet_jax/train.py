@@ -19,7 +19,7 @@ from pnet_jax.data.pipeline import train_batches
 from pnet_jax.errors import UserError
 from pnet_jax.evaluate import evaluate
 from pnet_jax.models import init_variables
-from pnet_jax.parallel.mesh import to_devices
+from pnet_jax.parallel.mesh import check_batch, to_devices
 from pnet_jax.report.jsonl import Kind
 from pnet_jax.report.plots import plot_curves
 from pnet_jax.report.progress import Progress
@@ -43,14 +43,18 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """
     workdir = workdir.expanduser().absolute()
     run = Run.of(config)
-    workdirs.claim(workdir, config)
+    check_batch("global_batch_size", config.global_batch_size, run.mesh)
     facts = _facts(run)
     _announce(facts)
+    # A new run claims its directory only once it could begin: a mistake in init_from leaves none.
+    begun = (workdir / workdirs.CONFIG_FILE).exists()
+    state = None if begun else _initial_state(run)
+    workdirs.claim(workdir, config)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
         start = checkpoints.latest_step()
         if start is None:
-            start, state = 0, _initial_state(run)
+            start, state = 0, state or _initial_state(run)
         else:
             state = checkpoints.restore(start, run.state_shape)
             _say(f"continuing after step {start:,} of {run.plan.total_steps:,}")
@@ -175,7 +179,7 @@ def _train_stream(run: Run, start: int) -> Iterator[dict[str, jax.Array]]:
             area_min=data.crop_area_min,
             area_max=data.crop_area_max,
         ):
-            corrupt.add(batch["weight"])
+            corrupt.add(batch.pop("index")[batch["weight"] == 0])
             yield batch
 
     return to_devices(counted(), run.shardings.batch)

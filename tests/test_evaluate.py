@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pnet_jax.checkpoint.manager import Checkpoints
-from pnet_jax.evaluate import evaluate, evaluate_checkpoint
+from pnet_jax.evaluate import evaluate, main
 from pnet_jax.report.jsonl import read_records
 from tests.tiny_run import EVAL_STEPS, NUM_EVAL, STEPS, FinishedRun, Shell
 
@@ -94,14 +94,25 @@ def test_the_best_checkpoint_and_its_raw_weights(shell: Shell, finished_run: Fin
     ("arguments", "sentence"),
     [
         (["--step=7"], "has no checkpoint of step 7; it has: "),
-        (["--batch-size=0"], "config.eval_batch_size is 0; it must be above 0"),
-        (["--data-dir=absent"], "has no checkpoint of step 7"),
+        (["--batch-size=0"], "config.eval_batch_size is 0; it must be above 0."),
+        (["--batch-size=7"], "config.eval_batch_size = 7 cannot be split over 8 devices; 8 would"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(finished_run: FinishedRun, arguments, sentence):
-    ...
+def test_a_mistake_is_told_in_a_sentence(finished_run: FinishedRun, arguments, sentence, capsys):
+    assert main([f"--workdir={finished_run.workdir}", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("pnet_jax: ")
+    assert told.count("\n") == 1
+    assert sentence in told
 
 
-def test_no_run(tmp_path):
-    with pytest.raises(UserError):
-        evaluate_checkpoint(tmp_path)
+def test_a_directory_without_a_run(tmp_path, capsys):
+    assert main([f"--workdir={tmp_path}"]) == 2
+    assert "is not the work directory of a run" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint(finished_run: FinishedRun, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((finished_run.workdir / "config.json").read_bytes())
+    assert main([f"--workdir={tmp_path}"]) == 2
+    assert "has no checkpoint; it has: none." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -1,9 +1,11 @@
 """Whole runs through the command line: what they leave behind, and what kills do not change."""
 
+import dataclasses
 import json
 import pathlib
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -89,7 +91,7 @@ def test_a_run_leaves_its_records(finished_run: FinishedRun):
     assert [r.step for r in train] == sorted({*range(2, STEPS + 1, 2), *SAVE_STEPS})
     assert [r.step for r in evals] == list(EVAL_STEPS)
     for record in train:
-        assert record.scalars.keys() == {
+        assert record.scalars.keys() >= {
             "epoch",
             "train/loss",
             "train/top1",
@@ -145,6 +147,47 @@ def test_a_run_keeps_the_last_and_the_best_checkpoints(finished_run: FinishedRun
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class SideRun:
+    """A run that goes on beside the tests until one asks for its end."""
+
+    workdir: pathlib.Path
+    log: pathlib.Path
+    process: subprocess.Popen[bytes]
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and all that it said."""
+        return self.process.wait(timeout=300), self.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def side_runs(shell: Shell, finished_run: FinishedRun, tmp_path_factory):
+    """Two runs that are to fail, started before the test that takes longest."""
+    directory = tmp_path_factory.mktemp("side_runs")
+    num_coarse = len(label_names(NUM_CLASSES)["coarse_label"])
+    fields = {
+        # Warm-up keeps the absurd learning rate at 0 in the first step.
+        "diverging": (
+            f"init_from={finished_run.workdir}",
+            "data.label=coarse_label",
+            f"data.num_classes={num_coarse}",
+            "model.bn_statistics=running",
+            "optimizer.learning_rate=1e30",
+            "checkpoint.every_steps=1",
+        ),
+        "corrupt": ("data.max_corrupt_images=2",),
+    }
+    runs = {}
+    for name, overrides in fields.items():
+        workdir, log = directory / name, directory / f"{name}.log"
+        process = shell.start(shell.training(workdir, *overrides), log)
+        runs[name] = SideRun(workdir, log, process)
+    yield runs
+    for run in runs.values():
+        run.process.kill()
+        run.process.wait()
+
+
 def _has_record(workdir: pathlib.Path, kind: str, step: int) -> bool:
     path = workdir / "metrics.jsonl"
     return path.exists() and f'"kind": "{kind}", "step": {step},'.encode() in path.read_bytes()
@@ -160,13 +203,14 @@ MOMENTS: dict[str, tuple[Callable[[pathlib.Path], bool], float]] = {
     "compiling": (lambda workdir: True, 2.0),
     "in a step": (lambda workdir: _has_record(workdir, "train", 2), 0.2),
     "saving": (_is_saving, 1.0),
-    "evaluating": (lambda workdir: _has_record(workdir, "train", EVAL_STEPS[0]), 0.5),
-    "ending": (lambda workdir: _has_record(workdir, "eval", STEPS), 0.5),
+    # The last evaluation, or the save after it.
+    "evaluating": (lambda workdir: _has_record(workdir, "train", STEPS), 1.0),
 }
 
 
+@pytest.mark.usefixtures("side_runs")
 def test_kills_change_nothing(shell: Shell, finished_run: FinishedRun, tmp_path: pathlib.Path):
-    """SIGKILL at five moments, each time the same command again: bitwise the run never killed."""
+    """SIGKILL at four moments, each time the same command again: bitwise the run never killed."""
     workdir, log = tmp_path / "run", tmp_path / "log"
     rng = np.random.default_rng()  # other times in every test run; a failure prints them
     for moment, (holds, secs) in MOMENTS.items():
@@ -183,7 +227,7 @@ def test_kills_change_nothing(shell: Shell, finished_run: FinishedRun, tmp_path:
         # At the end it may have been too late.
         code = process.wait()
         print(f"killed {delay:.3f} s after {moment}: exit code {code}\n{log.read_text()}")
-        assert code == -9 or (moment == "ending" and code == 0)
+        assert code == -9 or (moment == "evaluating" and code == 0)
     done = shell.run(shell.training(workdir))
     assert done.returncode == 0, done.stderr
     assert_same_outcome(workdir, finished_run.workdir)
@@ -203,32 +247,14 @@ def test_the_command_of_a_finished_run_changes_nothing(
     assert_same_outcome(workdir, finished_run.workdir)
 
 
-@pytest.fixture(scope="module")
-def diverged(shell: Shell, finished_run: FinishedRun, tmp_path_factory):
-    """Fine-tuning with an absurd learning rate, which warm-up keeps at 0 in the first step only."""
-    workdir = tmp_path_factory.mktemp("diverged") / "run"
-    done = shell.run(
-        shell.training(
-            workdir,
-            f"init_from={finished_run.workdir}",
-            "data.label=coarse_label",
-            f"data.num_classes={len(label_names(NUM_CLASSES)['coarse_label'])}",
-            "model.bn_statistics=running",
-            "optimizer.learning_rate=1e30",
-            "checkpoint.every_steps=1",
-        )
-    )
-    return workdir, done
-
-
-def test_fine_tuning_starts_from_everything_but_the_head(diverged, finished_run: FinishedRun):
-    workdir, done = diverged
+def test_fine_tuning_starts_from_everything_but_the_head(side_runs, finished_run: FinishedRun):
+    _, said = side_runs["diverging"].end()
     with Checkpoints(finished_run.workdir) as checkpoints:
         best = checkpoints.best_step()
-    assert f"weights from step {best} of {finished_run.workdir}; " in done.stdout
+    assert f"weights from step {best} of {finished_run.workdir}; " in said
     pretrained, _ = averages(finished_run.workdir, best)
     # The first step had the learning rate 0 and took its statistics from the pretrained network.
-    _, started = averages(workdir, 1)
+    _, started = averages(side_runs["diverging"].workdir, 1)
     theirs, ours = leaves(pretrained), leaves(started)
     assert theirs.keys() == ours.keys()
     heads = {name for name in ours if "classifier" in name}
@@ -239,18 +265,23 @@ def test_fine_tuning_starts_from_everything_but_the_head(diverged, finished_run:
     kernel = started["params"]["classifier"]["kernel"]
     assert kernel.shape[1] == num_coarse < NUM_CLASSES
     assert 0 < kernel.std() < 1
-    assert f"fresh: params/classifier/kernel [1280, {num_coarse}]" in done.stdout
-    assert f"fresh: params/classifier/bias [{num_coarse}]" in done.stdout
-    assert done.stdout.count("fresh: ") == 2
+    assert f"fresh: params/classifier/kernel [1280, {num_coarse}]" in said
+    assert f"fresh: params/classifier/bias [{num_coarse}]" in said
+    assert said.count("fresh: ") == 2
 
 
-def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(diverged):
-    workdir, done = diverged
-    assert done.returncode == 1
-    sentence = done.stderr[done.stderr.index("pnet_jax: ") :]
-    assert sentence.startswith("pnet_jax: Training diverged: ")
-    assert sentence.count("\n") == 1
-    assert "Traceback" not in done.stderr
+def told_last(said: str) -> str:
+    """The sentence that a run ended with."""
+    assert "Traceback" not in said
+    (sentence,) = re.findall(r"^pnet_jax: .*\n\Z", said, re.MULTILINE)
+    return sentence
+
+
+def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(side_runs):
+    code, said = side_runs["diverging"].end()
+    assert code == 1
+    assert told_last(said).startswith("pnet_jax: Training diverged: ")
+    workdir = side_runs["diverging"].workdir
     assert saved_steps(workdir) == [1]
     for tree in averages(workdir, 1):
         for name, leaf in leaves(tree).items():
@@ -269,10 +300,9 @@ def test_corrupt_images_are_named_and_skipped(finished_run: FinishedRun, data_di
     assert len(set(named)) == sum(len(corrupt) for corrupt in CORRUPT.values())
 
 
-def test_too_many_corrupt_images(shell: Shell, finished_run: FinishedRun, tmp_path: pathlib.Path):
-    done = shell.run(shell.training(tmp_path, "data.max_corrupt_images=2"))
-    assert done.returncode == 1
-    sentence = done.stderr[done.stderr.index("pnet_jax: ") :]
+def test_too_many_corrupt_images(side_runs):
+    code, said = side_runs["corrupt"].end()
+    assert code == 1
+    sentence = told_last(said)
     assert sentence.startswith("pnet_jax: 3 training images could not be decoded, more than")
     assert "config.data.max_corrupt_images = 2" in sentence
-    assert "Traceback" not in done.stderr

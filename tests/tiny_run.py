@@ -78,7 +78,7 @@ class Shell:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """A run that was never killed; not to be written to."""
+    """A run that was never killed; nothing but evaluations may be added to it."""
 
     workdir: pathlib.Path
     stdout: str

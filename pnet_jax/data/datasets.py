@@ -12,11 +12,12 @@ DEMO_SET = "emoji"
 
 
 class Record(NamedTuple):
-    """One example as stored: the image file's bytes, its class, the name it came under."""
+    """One example as stored: the image file's bytes, its class, its name and place in the split."""
 
     image: bytes
     label: int
     file_name: str
+    index: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +40,15 @@ class Records:
     def __getitem__(self, index: SupportsIndex) -> Record:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        fields = tf_example_pb2.Example.FromString(self.source[index]).features.feature
+        place = index.__index__()
+        fields = tf_example_pb2.Example.FromString(self.source[place]).features.feature
         # A set written by others may keep no names.
         name = fields["file_name"].bytes_list.value if "file_name" in fields else ()
         return Record(
             image=fields["image"].bytes_list.value[0],
             label=fields[self.label].int64_list.value[0],
-            file_name=name[0].decode(errors="replace") if name else f"record {index.__index__()}",
+            file_name=name[0].decode(errors="replace") if name else f"record {place}",
+            index=place,
         )
 
 
@@ -112,10 +115,9 @@ def open_dataset(
     if directory is None:
         raise UserError(
             f"There is no data set {name!r} in {root}. Build it there as array_record shards with "
-            f"TFDS metadata, which pnet_jax.data.writer writes: docs/data.md has a program of "
-            f"twenty lines for a folder of class folders. If it lies elsewhere, pass "
-            f"--config.data.data_dir=DIR. To try everything without it, append ':demo' to the "
-            f"configuration's name."
+            f"TFDS metadata: docs/data.md has a short program for a folder of class folders, which "
+            f"uses pnet_jax.data.writer. If it lies elsewhere, pass --config.data.data_dir=DIR. To "
+            f"try everything without it, append ':demo' to the configuration's name."
         )
     # Importing TFDS takes half a second; a mistake in the name should not cost it.
     import tensorflow_datasets as tfds

@@ -16,7 +16,8 @@ import numpy as np
 from pnet_jax.data.datasets import Record, Records
 from pnet_jax.data.decode import central_crop, decode, random_resized_crop
 
-# `image` `[B, S, S, 3]` uint8, `label` `[B]` int32, `weight` `[B]` float32; an example: no `B`.
+# `image` `[B, S, S, 3]` uint8, `label` `[B]` int32, `weight` `[B]` float32, and in training `index`
+# `[B]` int64, the record's place in the split; an example: no `B`.
 Batch = dict[str, Any]
 
 
@@ -42,13 +43,14 @@ def train_batches(
     """
 
     def prepare(record: Record, rng: np.random.Generator) -> Batch:
-        image = _decoded(record)
-        if image is None:
-            return _example(None, record.label, reading.image_size, weight=0.0)
-        image = random_resized_crop(
-            image, reading.image_size, rng, area_min=area_min, area_max=area_max
-        )
-        return _example(image, record.label, reading.image_size, weight=1.0)
+        image, weight = _decoded(record), 0.0
+        if image is not None:
+            weight = 1.0
+            image = random_resized_crop(
+                image, reading.image_size, rng, area_min=area_min, area_max=area_max
+            )
+        example = _example(image, record.label, reading.image_size, weight=weight)
+        return example | {"index": np.int64(record.index)}
 
     stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(prepare)
     return _batches(stream, reading, start)

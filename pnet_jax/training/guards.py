@@ -23,18 +23,22 @@ def check_finite(step: int, metrics: dict[str, float]) -> None:
 
 
 class CorruptImages:
-    """Counts the undecodable training images of this process, up to a limit."""
+    """Remembers which training images this process could not decode, up to a limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.count = 0
+        self.indices: set[int] = set()
 
-    def add(self, weights: np.ndarray) -> None:
-        """Counts the zeros among a local batch's weights; raises TrainingError above the limit."""
-        self.count += int(np.count_nonzero(weights == 0))
-        if self.count > self.limit:
+    def add(self, indices: np.ndarray) -> None:
+        """Adds the records' indices, each counted once however many epochs meet it.
+
+        Raises:
+          TrainingError: above the limit.
+        """
+        self.indices.update(indices.tolist())
+        if len(self.indices) > self.limit:
             raise TrainingError(
-                f"{self.count} training images could not be decoded, more than "
+                f"{len(self.indices)} training images could not be decoded, more than "
                 f"config.data.max_corrupt_images = {self.limit} allows; their names are in the log "
                 f"above. Repair the data set or raise the limit."
             )

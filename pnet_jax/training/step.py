@@ -89,6 +89,7 @@ def make_train_step(
             "loss": loss,
             "top1": correct.sum() / total_weight,
             "grad_norm": optax.tree.norm(gradients),
+            "param_norm": optax.tree.norm(params),
             "temperature": temperature,
         }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics

@@ -56,7 +56,7 @@ def labels(batches) -> list[int]:
 def assert_equal(ours, theirs) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        assert one.keys() == other.keys() == {"image", "label", "weight"}
+        assert one.keys() == other.keys() >= {"image", "label", "weight"}
         for name in one:
             assert one[name].dtype == other[name].dtype
             np.testing.assert_array_equal(one[name], other[name])
@@ -68,7 +68,10 @@ def test_shapes_and_types(records):
         "image": ((8, SIZE, SIZE, 3), np.uint8),
         "label": ((8,), np.int32),
         "weight": ((8,), np.float32),
+        "index": ((8,), np.int64),
     }
+    for index, label in zip(batch["index"], batch["label"], strict=True):
+        assert records[index].label == label
     assert (batch["weight"] == 1).all()
 
 

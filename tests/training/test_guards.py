@@ -31,12 +31,14 @@ def test_one_broken_metric_is_named_alone() -> None:
 
 def test_corrupt_images_up_to_the_limit() -> None:
     corrupt = CorruptImages(limit=3)
-    corrupt.add(np.array([1, 0, 1, 0], np.float32))
-    corrupt.add(np.ones(4, np.float32))
-    corrupt.add(np.array([0, 1, 1, 1], np.float32))
-    assert corrupt.count == 3
+    corrupt.add(np.array([4, 9]))
+    corrupt.add(np.array([], np.int64))
+    corrupt.add(np.array([2]))
+    # The next epoch meets the same ones.
+    corrupt.add(np.array([9, 2, 4]))
+    assert corrupt.indices == {2, 4, 9}
     with pytest.raises(TrainingError) as caught:
-        corrupt.add(np.array([0, 0, 1, 1], np.float32))
+        corrupt.add(np.array([9, 5, 7]))
     assert str(caught.value) == (
         "5 training images could not be decoded, more than config.data.max_corrupt_images = 3 "
         "allows; their names are in the log above. Repair the data set or raise the limit."
@@ -45,6 +47,6 @@ def test_corrupt_images_up_to_the_limit() -> None:
 
 def test_a_limit_of_zero_stops_at_the_first() -> None:
     corrupt = CorruptImages(limit=0)
-    corrupt.add(np.ones(4, np.float32))
+    corrupt.add(np.array([], np.int64))
     with pytest.raises(TrainingError, match=r"^1 training images could not be decoded"):
-        corrupt.add(np.array([1, 0], np.float32))
+        corrupt.add(np.array([3]))
