@@ -90,8 +90,8 @@ def demo_fine(config: ml_collections.ConfigDict) -> None:
     """Many fine classes on a laptop: the whole demo set, a third of the width, two epochs."""
     _demo(config)
     config.data.num_classes = _DEMO_FINE
-    config.epochs = 2.25
-    config.eval_every_epochs = 0.75
+    config.epochs = 2.0
+    config.eval_every_epochs = 0.5
     config.optimizer.warmup_epochs = 0.1
     config.temperature.epochs = 0.3
 
@@ -102,8 +102,8 @@ def demo_coarse(config: ml_collections.ConfigDict) -> None:
     config.data.label = "coarse_label"
     config.data.num_classes = _DEMO_COARSE
     config.data.train_split = "train[:20%]"
-    config.epochs = 2.0
-    config.eval_every_epochs = 1.0
+    config.epochs = 1.5
+    config.eval_every_epochs = 0.5
     config.optimizer.warmup_epochs = 0.25
     config.temperature.epochs = 0.3
     if config.optimizer.layer_decay < 1:
@@ -126,7 +126,7 @@ def _demo(config: ml_collections.ConfigDict) -> None:
     config.model.drop_rate = 0.0
     config.global_batch_size = 128
     config.eval_batch_size = 250
-    config.optimizer.learning_rate = 4e-3
+    config.optimizer.learning_rate = 2e-3
     config.log_every_steps = 20
     config.ema_decay = 0.98
     config.checkpoint.every_steps = 200

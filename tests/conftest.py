@@ -7,6 +7,8 @@ import importlib.util
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests run their programs a few times only: what XLA saves in running, it loses in compiling.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 
 import jax
 import numpy as np
