@@ -29,10 +29,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     for split, corrupt in CORRUPT.items():
         records = {key: data_set.split(split) for key, data_set in data_sets.items()}
         examples = []
-        for i, (image, _, file_name) in enumerate(records["label"]):
+        for i, record in enumerate(records["label"]):
             labels = {key: records[key][i].label for key in names}
-            cut = image[:-200] if i in corrupt else image
-            examples.append(writer.Example(cut, labels, file_name))
+            cut = record.image[:-200] if i in corrupt else record.image
+            examples.append(writer.Example(cut, labels, record.file_name))
         path = writer.shard_path(directory, name="emoji", split=split, index=0, num_shards=1)
         writer.write_shard(path, examples, names)
     return root

@@ -34,7 +34,7 @@ def test_records_are_what_was_written(data_dir, jpeg):
     records = dataset.split("train")
     assert len(records) == 10
     for i in range(10):
-        assert records[i] == (jpeg(i), i, f"train_{i}.jpg")
+        assert records[i] == (jpeg(i), i, f"train_{i}.jpg", i)
     assert dataset.split("validation")[0] == (jpeg(99), 0, "validation_0.jpg")
 
 
@@ -176,7 +176,7 @@ def test_a_set_of_others_may_keep_no_names(tmp_path, jpeg):
     )
     write_foreign(tmp_path, features, [{"image": jpeg(i), "label": i} for i in (2, 1)])
     records = open_toy(tmp_path).split("train")
-    assert records[1] == (jpeg(1), 1, "record 1")
+    assert records[1] == (jpeg(1), 1, "record 1", 1)
 
 
 def test_the_demo_set_is_built_at_first_use_only(tmp_path):
