@@ -17,7 +17,7 @@ class Record(NamedTuple):
     image: bytes
     label: int
     file_name: str
-    index: int
+    place: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Records:
             image=fields["image"].bytes_list.value[0],
             label=fields[self.label].int64_list.value[0],
             file_name=name[0].decode(errors="replace") if name else f"record {place}",
-            index=place,
+            place=place,
         )
 
 

@@ -50,7 +50,7 @@ def train_batches(
                 image, reading.image_size, rng, area_min=area_min, area_max=area_max
             )
         example = _example(image, record.label, reading.image_size, weight=weight)
-        return example | {"index": np.int64(record.index)}
+        return example | {"index": np.int64(record.place)}
 
     stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(prepare)
     return _batches(stream, reading, start)
