@@ -120,7 +120,8 @@ def test_an_unknown_variant(shell: Shell, tmp_path: pathlib.Path):
 
 
 def test_a_batch_that_does_not_fit_the_devices(shell: Shell, tmp_path: pathlib.Path):
-    command = shell.training(tmp_path / "run")
+    # The evaluation's batch fits, since it would be refused first.
+    command = shell.training(tmp_path / "run", "eval_batch_size=33")
     done = shell.run(command, XLA_FLAGS="--xla_force_host_platform_device_count=3")
     assert_told(done, "config.global_batch_size = 16 cannot be split over 3 devices; 15 or 18")
 
