@@ -35,7 +35,7 @@ def test_records_are_what_was_written(data_dir, jpeg):
     assert len(records) == 10
     for i in range(10):
         assert records[i] == (jpeg(i), i, f"train_{i}.jpg", i)
-    assert dataset.split("validation")[0] == (jpeg(99), 0, "validation_0.jpg")
+    assert dataset.split("validation")[0] == (jpeg(99), 0, "validation_0.jpg", 0)
 
 
 def test_the_label_is_a_choice(data_dir):
