@@ -21,6 +21,7 @@ from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import Config
 from pnet_jax.errors import UserError
+from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.report import atomic
 from pnet_jax.run import Run
 from pnet_jax.training.step import make_eval_step
@@ -99,16 +100,15 @@ def evaluate_checkpoint(
     )
     config.validate()
     with Checkpoints(workdir) as checkpoints:
-        steps = checkpoints.steps()
-        chosen = checkpoints.best_step() if step is None else step
-        if chosen is None or chosen not in steps:
-            found = ", ".join(map(str, steps)) or "none"
-            wanted = "" if step is None else f" of step {step}"
-            raise UserError(f"{workdir} has no checkpoint{wanted}; it has: {found}.")
+        chosen = checkpoints.choose(step)
         run = Run.of(config)
         ema, raw = checkpoints.restore_averages(chosen)
     eval_step = make_eval_step(
-        run.model, config, shardings=run.shardings, steps_per_epoch=run.plan.steps_per_epoch
+        run.model,
+        config,
+        shardings=run.shardings,
+        steps_per_epoch=run.plan.steps_per_epoch,
+        compiler_options=compiler_options(),
     )
     scores = evaluate(
         eval_step,

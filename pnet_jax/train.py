@@ -19,6 +19,7 @@ from pnet_jax.data.pipeline import train_batches
 from pnet_jax.errors import UserError
 from pnet_jax.evaluate import evaluate
 from pnet_jax.models import init_variables
+from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.parallel.mesh import check_batch, to_devices
 from pnet_jax.report.jsonl import Kind
 from pnet_jax.report.plots import plot_curves
@@ -75,6 +76,7 @@ def _loop(
         run.config,
         shardings=run.shardings,
         steps_per_epoch=plan.steps_per_epoch,
+        compiler_options=compiler_options(),
     )
     run_evaluation = _evaluation(run)
     batches = _train_stream(run, start)
@@ -187,7 +189,11 @@ def _train_stream(run: Run, start: int) -> Iterator[dict[str, jax.Array]]:
 
 def _evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
     eval_step = make_eval_step(
-        run.model, run.config, shardings=run.shardings, steps_per_epoch=run.plan.steps_per_epoch
+        run.model,
+        run.config,
+        shardings=run.shardings,
+        steps_per_epoch=run.plan.steps_per_epoch,
+        compiler_options=compiler_options(),
     )
 
     def run_evaluation(state: TrainState) -> dict[str, float]:

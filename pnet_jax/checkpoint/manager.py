@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from pnet_jax.config import CheckpointConfig
+from pnet_jax.errors import UserError
 
 # What decides which checkpoint is the best.
 BEST_METRIC = "top1"
@@ -31,6 +32,7 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, config: CheckpointConfig | None = None) -> None:
         """Opens them for reading, or with a `config` for reading and writing."""
+        self._workdir = workdir
         policy = None
         if config is not None:
             policies: list[Any] = [preservation_policy.LatestN(config.keep_last)]
@@ -74,6 +76,20 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """All finished checkpoints."""
         return sorted(self._manager.all_steps())
+
+    def choose(self, step: int | None) -> int:
+        """The step asked for, or the best one if None.
+
+        Raises:
+          UserError: if there is none such; the sentence lists those that there are.
+        """
+        steps = self.steps()
+        chosen = self.best_step() if step is None else step
+        if chosen is None or chosen not in steps:
+            found = ", ".join(map(str, steps)) or "none"
+            wanted = "" if step is None else f" of step {step}"
+            raise UserError(f"{self._workdir} has no checkpoint{wanted}; it has: {found}.")
+        return chosen
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
         """Starts saving; the state may be donated as soon as this returns."""

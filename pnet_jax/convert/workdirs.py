@@ -39,12 +39,7 @@ def export(
     """
     model = workdirs.read_config(workdir)["model"]["name"]
     with Checkpoints(workdir) as checkpoints:
-        steps = checkpoints.steps()
-        chosen = checkpoints.best_step() if step is None else step
-        if chosen is None or chosen not in steps:
-            found = ", ".join(map(str, steps)) or "none"
-            wanted = "" if step is None else f" of step {step}"
-            raise UserError(f"{workdir} has no checkpoint{wanted}; it has: {found}.")
+        chosen = checkpoints.choose(step)
         ema, raw = checkpoints.restore_averages(chosen)
     state_dict = to_torch(model, {"ema": ema, "raw": raw}[weights])
     write_weights(out, state_dict, {"model": model, "step": str(chosen), "weights": weights})

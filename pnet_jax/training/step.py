@@ -20,6 +20,7 @@ from pnet_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+CompilerOptions = dict[str, int] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ def make_train_step(
     *,
     shardings: Shardings,
     steps_per_epoch: float,
+    compiler_options: CompilerOptions = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """A jitted `(state, batch) -> (state, metrics)` that donates the state.
 
@@ -99,11 +101,17 @@ def make_train_step(
         in_shardings=(shardings.state, shardings.batch),
         out_shardings=(shardings.state, shardings.whole),
         donate_argnames=("state",),
+        compiler_options=compiler_options,
     )
 
 
 def make_eval_step(
-    model: nn.Module, config: Config, *, shardings: Shardings, steps_per_epoch: float
+    model: nn.Module,
+    config: Config,
+    *,
+    shardings: Shardings,
+    steps_per_epoch: float,
+    compiler_options: CompilerOptions = None,
 ) -> Callable[[Any, jax.Array, Batch], Metrics]:
     """A jitted `(variables, step, batch) -> sums` over the batch: `count`, `top1`, `top5`, `loss`.
 
@@ -133,4 +141,5 @@ def make_eval_step(
         eval_step,
         in_shardings=(shardings.state.ema, shardings.whole, shardings.batch),
         out_shardings=shardings.whole,
+        compiler_options=compiler_options,
     )
