@@ -75,8 +75,8 @@ def test_create_model_overrides():
         (
             "ghostnet_600m",
             {"num_experts": 4},
-            "ghostnet_600m is static and has no experts; leave num_experts unset or take its "
-            "parameternet_600m.",
+            "ghostnet_600m is static and has no experts; leave num_experts unset, or take one of "
+            "parameternet_300m, parameternet_600m.",
         ),
         (
             "parameternet_300m",

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from pnet_jax.convert.names import from_torch_layout, to_torch_layout, torch_name, torch_shape
+from pnet_jax.convert.layouts import from_torch_layout, to_torch_layout, torch_shape
+from pnet_jax.convert.names import torch_name
 from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, list_models
 
@@ -31,7 +32,7 @@ def to_torch(model_name: str, variables: Mapping[str, Any]) -> StateDict:
     flat = traverse_util.flatten_dict(dict(variables))
     state_dict: StateDict = {}
     for path, leaf in flat.items():
-        name = torch_name(path, flat.keys())
+        name = torch_name(model_name, path, flat.keys())
         state_dict[name] = np.ascontiguousarray(to_torch_layout(path, np.asarray(leaf)))
         if path[-1] == "var":
             counter = name.removesuffix("running_var") + "num_batches_tracked"
@@ -61,7 +62,7 @@ def from_torch(
     remaining = {k for k in state_dict if not k.endswith(".num_batches_tracked")}
     problems, variables = [], {}
     for path, leaf in flat.items():
-        name = torch_name(path, flat.keys())
+        name = torch_name(model_name, path, flat.keys())
         expected = torch_shape(path, leaf.shape)
         if name not in state_dict:
             problems.append(f"missing: {name} {list(expected)}")

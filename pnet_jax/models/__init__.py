@@ -10,18 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from pnet_jax.models import ghostnet
 from pnet_jax.models.dynamic import check_routing
-from pnet_jax.models.ghostnet import STAGES_300M, STAGES_600M, GhostNet
 from pnet_jax.models.initializers import from_one_draw, trace_init
 
-_GHOSTNET_300M = {"stages": STAGES_300M, "width": 1.45, "act": nn.relu}
-_GHOSTNET_600M = {"stages": STAGES_600M, "width": 1.9, "act": nn.hard_swish}
-
+# A module and the fields that make it the network of that name; each file adds its own.
 _MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
-    "ghostnet_300m": (GhostNet, _GHOSTNET_300M),
-    "ghostnet_600m": (GhostNet, _GHOSTNET_600M),
-    "parameternet_300m": (GhostNet, _GHOSTNET_300M | {"num_experts": 4}),
-    "parameternet_600m": (GhostNet, _GHOSTNET_600M | {"num_experts": 4}),
+    **ghostnet.MODELS,
 }
 
 
@@ -59,8 +54,8 @@ def create_model(
             raise ValueError(f"{name} has no field {field!r}; {nearest(field, sorted(known))}")
     if "num_experts" not in fields and overrides.get("num_experts") is not None:
         raise ValueError(
-            f"{name} is static and has no experts; leave num_experts unset or take its "
-            f"{name.replace('ghostnet', 'parameternet')}."
+            f"{name} is static and has no experts; leave num_experts unset, or take one of "
+            f"{', '.join(n for n, (_, f) in sorted(_MODELS.items()) if 'num_experts' in f)}."
         )
     if "routing" in overrides:
         check_routing(overrides["routing"])
@@ -85,7 +80,7 @@ def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     params = jax.jit(init, compiler_options=_compile_quickly())(key)
     batch_stats = jax.tree_util.tree_map_with_path(
         lambda path, leaf: np.full(leaf.shape, float(path[-1].key == "var"), leaf.dtype),
-        shapes["batch_stats"],
+        shapes.get("batch_stats", {}),
     )
     return {"params": params, "batch_stats": batch_stats}
 

@@ -263,3 +263,14 @@ class GhostNet(nn.Module):
             name="classifier",
         )(x)
         return x.astype(jnp.float32)
+
+
+_300M = {"stages": STAGES_300M, "width": 1.45, "act": nn.relu}
+_600M = {"stages": STAGES_600M, "width": 1.9, "act": nn.hard_swish}
+
+MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    "ghostnet_300m": (GhostNet, _300M),
+    "ghostnet_600m": (GhostNet, _600M),
+    "parameternet_300m": (GhostNet, _300M | {"num_experts": 4}),
+    "parameternet_600m": (GhostNet, _600M | {"num_experts": 4}),
+}
