@@ -29,6 +29,8 @@ class ModelConfig:
     num_experts: int | None = None
     routing: str | None = None
     routing_ratio: float | None = None
+    # How dynamic convolutions are computed: one of ops.dynamic_conv.FORMS.
+    form: str | None = None
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
     # Groups of the batch with batch-norm statistics of their own; 1 = the whole global batch.

@@ -21,10 +21,8 @@ from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import Config
 from pnet_jax.errors import UserError
-from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.report import atomic
 from pnet_jax.run import Run
-from pnet_jax.training.step import make_eval_step
 
 
 def evaluate(
@@ -103,17 +101,10 @@ def evaluate_checkpoint(
         chosen = checkpoints.choose(step)
         run = Run.of(config)
         ema, raw = checkpoints.restore_averages(chosen)
-    eval_step = make_eval_step(
-        run.model,
-        config,
-        shardings=run.shardings,
-        steps_per_epoch=run.plan.steps_per_epoch,
-        compiler_options=compiler_options(),
-    )
     scores = evaluate(
-        eval_step,
-        jax.device_put({"ema": ema, "raw": raw}[weights], run.shardings.state.ema),
-        jax.device_put(np.int32(chosen), run.shardings.whole),
+        run.program.eval_step(),
+        jax.device_put({"ema": ema, "raw": raw}[weights], run.program.shardings.state.ema),
+        jax.device_put(np.int32(chosen), run.program.shardings.whole),
         run.eval_stream(),
         num_examples=len(run.eval_records),
     )

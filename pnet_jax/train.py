@@ -19,17 +19,16 @@ from pnet_jax.data.pipeline import train_batches
 from pnet_jax.errors import UserError
 from pnet_jax.evaluate import evaluate
 from pnet_jax.models import init_variables
-from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.parallel.mesh import check_batch, to_devices
+from pnet_jax.program import model_of
 from pnet_jax.report.jsonl import Kind
 from pnet_jax.report.plots import plot_curves
 from pnet_jax.report.progress import Progress
 from pnet_jax.report.summary import write_summary
 from pnet_jax.report.writers import MetricWriters
-from pnet_jax.run import Run, model_of
+from pnet_jax.run import Run
 from pnet_jax.training.guards import CorruptImages, check_finite
 from pnet_jax.training.state import TrainState, create_state
-from pnet_jax.training.step import make_eval_step, make_train_step
 
 Record = Callable[[int, Kind, Mapping[str, float]], None]
 
@@ -57,7 +56,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         if start is None:
             start, state = 0, state or _initial_state(run)
         else:
-            state = checkpoints.restore(start, run.state_shape)
+            state = checkpoints.restore(start, run.program.state_shape)
             _say(f"continuing after step {start:,} of {run.plan.total_steps:,}")
         record = _open_metrics(stack, workdir, start)
         if start < run.plan.total_steps:
@@ -70,14 +69,7 @@ def _loop(
 ) -> None:
     """Steps, and after a step in this order: log, evaluate, save. Resuming relies on the order."""
     plan, batch_size = run.plan, run.config.global_batch_size
-    train_step = make_train_step(
-        run.model,
-        run.optimizer,
-        run.config,
-        shardings=run.shardings,
-        steps_per_epoch=plan.steps_per_epoch,
-        compiler_options=compiler_options(),
-    )
+    train_step = run.program.train_step()
     run_evaluation = _evaluation(run)
     batches = _train_stream(run, start)
     pending: list[dict[str, jax.Array]] = []
@@ -138,11 +130,11 @@ class _Clock:
 
 def _initial_state(run: Run) -> TrainState:
     """Step 0: fresh weights, or, under a fresh head, those of the run `config.init_from` names."""
-    variables = init_variables(run.model, jax.random.key(run.config.seed))
+    variables = init_variables(run.program.model, jax.random.key(run.config.seed))
     if run.config.init_from is not None:
         variables = _transferred(run, variables, pathlib.Path(run.config.init_from).expanduser())
-    create = functools.partial(create_state, optimizer=run.optimizer)
-    return jax.jit(create, out_shardings=run.shardings.state)(variables)
+    create = functools.partial(create_state, optimizer=run.program.optimizer)
+    return jax.jit(create, out_shardings=run.program.shardings.state)(variables)
 
 
 def _transferred(run: Run, variables: Any, source: pathlib.Path) -> Any:
@@ -157,7 +149,7 @@ def _transferred(run: Run, variables: Any, source: pathlib.Path) -> Any:
     # Routers that differ only in their last function have the same arrays.
     fields = workdirs.read_config(source)["model"]
     theirs = getattr(model_of(fields, run.config.data.num_classes), "routing", None)
-    ours = getattr(run.model, "routing", None)
+    ours = getattr(run.program.model, "routing", None)
     if theirs != ours:
         raise UserError(
             f"config.init_from was trained with routing {theirs!r}, this run has {ours!r}; "
@@ -184,17 +176,11 @@ def _train_stream(run: Run, start: int) -> Iterator[dict[str, jax.Array]]:
             corrupt.add(batch.pop("index")[batch["weight"] == 0])
             yield batch
 
-    return to_devices(counted(), run.shardings.batch)
+    return to_devices(counted(), run.program.shardings.batch)
 
 
 def _evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
-    eval_step = make_eval_step(
-        run.model,
-        run.config,
-        shardings=run.shardings,
-        steps_per_epoch=run.plan.steps_per_epoch,
-        compiler_options=compiler_options(),
-    )
+    eval_step = run.program.eval_step()
 
     def run_evaluation(state: TrainState) -> dict[str, float]:
         return evaluate(
@@ -221,7 +207,7 @@ def _train_record(run: Run, step: int, means: dict[str, float]) -> dict[str, flo
     return {
         "epoch": step / run.plan.steps_per_epoch,
         **{f"train/{name}": value for name, value in means.items()},
-        "train/learning_rate": float(run.schedule(step - 1)),
+        "train/learning_rate": float(run.program.schedule(step - 1)),
     }
 
 
@@ -233,10 +219,10 @@ def _open_metrics(stack: contextlib.ExitStack, workdir: pathlib.Path, start: int
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    macs = count_macs(run.model, run.config.data.image_size)
+    macs = count_macs(run.program.model, run.config.data.image_size)
     return {
         "model": run.config.model.name,
-        "parameters": count_parameters(run.state_shape.params),
+        "parameters": count_parameters(run.program.state_shape.params),
         "macs": macs.total,
         "image_size": run.config.data.image_size,
         "dataset": run.config.data.name,

@@ -20,17 +20,20 @@ BANNED_SUFFIX = "_lib.py"
 # under it; each may import itself and what stands beside it here. Arrows point down.
 _BASE = {"config", "errors"}
 _MIDDLE = {"training", "data", "checkpoint", "report", "parallel", "convert", "analysis"}
-_RUN = {"run", "plan", "workdir", "recipes"}
+_RUN = {"run", "plan", "program", "workdir", "recipes"}
 _NETWORKS = {"models", "augment", "ops"}
 LAYERS: dict[str, set[str]] = {
     # the top: whole jobs
     "main": {"train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "demo": {"main", "train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "aot": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "bench": {"program", "recipes", *_MIDDLE, *_NETWORKS, *_BASE},
     "train": {"evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "evaluate": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     # what those jobs share
-    "run": {"plan", *_MIDDLE, *_NETWORKS, *_BASE},
+    "run": {"plan", "program", *_MIDDLE, *_NETWORKS, *_BASE},
     "plan": {*_BASE},
+    "program": {"training", "parallel", *_NETWORKS, *_BASE},
     "recipes": {*_BASE},
     # the middle: one concern each, and few arrows between them
     "training": {*_NETWORKS, *_BASE},

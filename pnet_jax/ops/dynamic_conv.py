@@ -9,6 +9,7 @@ other forms of the same function stand beside it, and `auto` picks by the layer'
 | form      | for                     | how                                               |
 |-----------|-------------------------|---------------------------------------------------|
 | `matmul`  | 1x1                     | batched matrix product with the mixed kernel      |
+| `lanes`   | 1x1                     | on TPU the kernels of `pointwise_tpu.py`, else `matmul` |
 | `shift`   | depthwise               | shifted inputs times per-sample weights, summed   |
 | `patches` | few input channels      | the window's pixels side by side, then `matmul`   |
 | `experts` | anything                | one static convolution with K outputs, then mixed |
@@ -20,8 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from pnet_jax.ops.depthwise import depthwise_conv
+from pnet_jax.ops.pointwise import dynamic_pointwise
 
-FORMS = ("auto", "grouped", "experts", "matmul", "shift", "patches")
+FORMS = ("auto", "grouped", "experts", "matmul", "lanes", "shift", "patches")
 
 # Above this many input channels the window's pixels side by side cost more memory than they save
 # time.
@@ -64,9 +66,16 @@ def dynamic_conv(
     coefficients, experts = coefficients.astype(x.dtype), experts.astype(x.dtype)
     _, kh, kw, _, features = experts.shape
     pointwise = kh == kw == 1 and groups == 1
+    plain = pointwise and strides == 1 and padding == 0
     depthwise = groups == x.shape[-1] == features
     if form == "auto":
-        form = _pick_form(x.shape[-1], pointwise=pointwise, depthwise=depthwise, groups=groups)
+        form = "lanes" if plain else "matmul" if pointwise else "shift" if depthwise else ""
+        # Never `grouped`: on a sharded batch XLA gathers all samples on every device for it.
+        if not form:
+            few = groups == 1 and x.shape[-1] <= _MAX_PATCH_CHANNELS
+            form = "patches" if few else "experts"
+    if form == "lanes" and plain:
+        return dynamic_pointwise(x, coefficients, experts[:, 0, 0])
     if form == "experts":
         return _mixed_outputs(x, coefficients, experts, strides, padding, groups)
     kernels = mix_kernels(coefficients, experts)
@@ -75,8 +84,7 @@ def dynamic_conv(
             lambda image, kernel: _convolve(image[None], kernel, strides, padding, groups)[0]
         )(x, kernels)
     if form == "matmul" and pointwise:
-        x = _pad(x, padding)[:, ::strides, ::strides]
-        return _matmul(x, kernels[:, 0, 0])
+        return _matmul(_pad(x, padding)[:, ::strides, ::strides], kernels[:, 0, 0])
     if form == "shift" and depthwise:
         return depthwise_conv(x, kernels[:, :, :, 0], strides, padding)
     if form == "patches" and groups == 1:
@@ -94,15 +102,6 @@ def _matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
     """`[N, H, W, I]` times `[N, I, O]`; with the pixels as one axis XLA transposes nothing."""
     pixels = x.reshape(x.shape[0], -1, x.shape[-1])
     return (pixels @ kernels).reshape(*x.shape[:3], -1)
-
-
-def _pick_form(channels: int, *, pointwise: bool, depthwise: bool, groups: int) -> str:
-    if pointwise:
-        return "matmul"
-    if depthwise:
-        return "shift"
-    # Never `grouped`: on a sharded batch XLA gathers all samples on every device for it.
-    return "patches" if groups == 1 and channels <= _MAX_PATCH_CHANNELS else "experts"
 
 
 def _pad(x: jax.Array, padding: int) -> jax.Array:

@@ -21,6 +21,8 @@ from pnet_jax.training.state import TrainState
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 CompilerOptions = dict[str, int] | None
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Any, jax.Array, Batch], Metrics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ def make_train_step(
     shardings: Shardings,
     steps_per_epoch: float,
     compiler_options: CompilerOptions = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """A jitted `(state, batch) -> (state, metrics)` that donates the state.
 
     The batch holds `image` `[B, S, S, 3]` uint8, `label` `[B]` int32 and `weight` `[B]` float32;
@@ -76,7 +78,8 @@ def make_train_step(
             return (losses * batch["weight"]).sum() / total_weight, (logits, updates)
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (logits, updates)), gradients = gradient_fn(state.params)
+        with jax.sharding.use_abstract_mesh(shardings.whole.mesh.abstract_mesh):
+            (loss, (logits, updates)), gradients = gradient_fn(state.params)
         deltas, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
         batch_stats = updates["batch_stats"]
@@ -112,7 +115,7 @@ def make_eval_step(
     shardings: Shardings,
     steps_per_epoch: float,
     compiler_options: CompilerOptions = None,
-) -> Callable[[Any, jax.Array, Batch], Metrics]:
+) -> EvalStep:
     """A jitted `(variables, step, batch) -> sums` over the batch: `count`, `top1`, `top5`, `loss`.
 
     Examples of weight 0 count nowhere, and those of label -1 (undecodable images) in `count` alone.

@@ -17,8 +17,8 @@ SAMPLES, HEIGHT, WIDTH, EXPERTS = 3, 7, 6, 4
 
 # (kernel size, strides, padding, input channels, groups, features), and the forms that can do it.
 LAYERS = {
-    "pointwise": ((1, 1, 0, 6, 1, 8), ("auto", "matmul", "experts", "patches")),
-    "pointwise, strided and padded": ((1, 2, 1, 6, 1, 8), ("matmul", "experts", "patches")),
+    "pointwise": ((1, 1, 0, 6, 1, 8), ("auto", "lanes", "matmul", "experts", "patches")),
+    "pointwise, strided and padded": ((1, 2, 1, 6, 1, 8), ("auto", "matmul", "experts", "patches")),
     "depthwise 3x3": ((3, 1, 1, 6, 6, 6), ("auto", "shift", "experts")),
     "depthwise 5x5, strided": ((5, 2, 2, 6, 6, 6), ("shift", "experts")),
     "stem 3x3, strided": ((3, 2, 1, 3, 1, 8), ("auto", "patches", "experts")),
@@ -166,8 +166,8 @@ def test_mix_kernels(rng):
         (
             "fourier",
             (1, 1, 0, 6, 1, 8),
-            "There is no form 'fourier'; the forms are auto, grouped, experts, matmul, shift, "
-            "patches.",
+            "There is no form 'fourier'; the forms are auto, grouped, experts, matmul, lanes, "
+            "shift, patches.",
         ),
     ],
 )

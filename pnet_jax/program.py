@@ -1,0 +1,123 @@
+"""The compiled steps of a configuration on a mesh, and the state they carry; needs no data."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from pnet_jax.config import Config
+from pnet_jax.errors import UserError
+from pnet_jax.models import create_model
+from pnet_jax.parallel.compiling import compiler_options
+from pnet_jax.parallel.mesh import batch_sharding, replicated
+from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.training.optimizer import make_optimizer
+from pnet_jax.training.schedules import learning_rate_schedule
+from pnet_jax.training.state import TrainState, create_state
+from pnet_jax.training.step import (
+    Batch,
+    EvalStep,
+    Shardings,
+    TrainStep,
+    make_eval_step,
+    make_train_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What training, evaluation and the ahead-of-time compiler build alike."""
+
+    config: Config
+    steps_per_epoch: float
+    model: nn.Module
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    shardings: Shardings
+    # ShapeDtypeStructs with the shardings of `shardings.state`.
+    state_shape: TrainState
+
+    @classmethod
+    def of(
+        cls, config: Config, mesh: Mesh, *, steps_per_epoch: float, total_steps: int
+    ) -> "Program":
+        """Raises UserError if there is no such network."""
+        model = build_model(config)
+        schedule = learning_rate_schedule(
+            config.optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+        )
+        optimizer = make_optimizer(config.optimizer, schedule)
+        shape = jax.eval_shape(functools.partial(_fresh, model=model, optimizer=optimizer))
+        shardings = Shardings(
+            state=tree_sharding(mesh, shape), batch=batch_sharding(mesh), whole=replicated(mesh)
+        )
+        return cls(
+            config=config,
+            steps_per_epoch=steps_per_epoch,
+            model=model,
+            schedule=schedule,
+            optimizer=optimizer,
+            shardings=shardings,
+            state_shape=jax.tree.map(_sharded, shape, shardings.state),
+        )
+
+    def train_step(self) -> TrainStep:
+        """The jitted training step."""
+        return make_train_step(
+            self.model,
+            self.optimizer,
+            self.config,
+            shardings=self.shardings,
+            steps_per_epoch=self.steps_per_epoch,
+            compiler_options=compiler_options(),
+        )
+
+    def eval_step(self) -> EvalStep:
+        """The jitted evaluation step."""
+        return make_eval_step(
+            self.model,
+            self.config,
+            shardings=self.shardings,
+            steps_per_epoch=self.steps_per_epoch,
+            compiler_options=compiler_options(),
+        )
+
+    def batch_shape(self) -> Batch:
+        """A global training batch as ShapeDtypeStructs."""
+        size, side = self.config.global_batch_size, self.config.data.image_size
+        shapes = {
+            "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+            "weight": jax.ShapeDtypeStruct((size,), jnp.float32),
+        }
+        return {name: _sharded(shape, self.shardings.batch) for name, shape in shapes.items()}
+
+
+def _sharded(leaf: Any, sharding: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _fresh(model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return create_state(variables, optimizer)
+
+
+def build_model(config: Config) -> nn.Module:
+    """The network of a configuration. Raises UserError if there is no such network."""
+    return model_of(dataclasses.asdict(config.model), config.data.num_classes)
+
+
+def model_of(fields: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """The network of a configuration's `model` fields. Raises UserError if there is none."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    name, dtype = given.pop("name"), jnp.dtype(given.pop("dtype", "float32"))
+    try:
+        return create_model(name, num_classes=num_classes, dtype=dtype, **given)
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error

@@ -1,0 +1,66 @@
+"""The TPU kernels, interpreted: the mixed product and its gradients, whole and ragged blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnet_jax.ops import pointwise_tpu
+from pnet_jax.ops.pointwise_tpu import pointwise
+
+
+def reference(x, coefficients, experts):
+    return jnp.einsum("pcn,nk,kco->pon", x, coefficients, experts)
+
+
+def draw(rng, pixels, channels, samples, features, dtype):
+    shapes = (pixels, channels, samples), (samples, 4), (4, channels, features)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def assert_close(actual, expected, tolerance):
+    expected = np.asarray(expected, np.float32)
+    error = np.abs(np.asarray(actual, np.float32) - expected).max()
+    assert error <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "channels", "samples", "features", "pixels_a_block"),
+    [
+        (6, 8, 128, 16, 3),  # whole blocks
+        (7, 12, 128, 10, 3),  # the last block is ragged, and experts' rows are padded
+        (4, 5, 256, 7, 2),  # two blocks of samples
+        (3, 4, 72, 6, 3),  # samples that do not fill the lanes
+    ],
+)
+def test_values_and_gradients(
+    rng, monkeypatch, pixels, channels, samples, features, pixels_a_block
+):
+    operands = draw(rng, pixels, channels, samples, features, jnp.float32)
+    lanes = min(samples, 128)
+    # The gradient's blocks hold x twice; the forward pass takes a few more pixels at a time.
+    monkeypatch.setattr(
+        pointwise_tpu, "_BLOCK_BYTES", pixels_a_block * (2 * channels + features) * lanes * 4
+    )
+    y, pull_back = jax.vjp(lambda *operands: pointwise(*operands, True), *operands)
+    expected, expected_pull_back = jax.vjp(reference, *operands)
+    assert_close(y, expected, 1e-5)
+    dy = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    for gradient, wanted in zip(pull_back(dy), expected_pull_back(dy), strict=True):
+        assert gradient.shape == wanted.shape
+        assert_close(gradient, wanted, 1e-5)
+
+
+def test_bfloat16_sums_in_float32(rng):
+    """A sum over pixels and samples keeps what bfloat16 would round away."""
+    operands = draw(rng, 5, 8, 128, 16, jnp.bfloat16)
+    wide = [operand.astype(jnp.float32) for operand in operands]
+    y, pull_back = jax.vjp(lambda *operands: pointwise(*operands, True), *operands)
+    expected, expected_pull_back = jax.vjp(reference, *wide)
+    assert y.dtype == jnp.bfloat16
+    assert_close(y, expected, 0.01)
+    for gradient, wanted in zip(
+        pull_back(jnp.ones_like(y)), expected_pull_back(jnp.ones_like(expected)), strict=True
+    ):
+        assert gradient.dtype == jnp.bfloat16
+        assert_close(gradient, wanted, 0.01)

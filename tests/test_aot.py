@@ -1,0 +1,56 @@
+"""The train step compiled for chips that are not here, at a size that takes seconds."""
+
+import json
+
+import pytest
+
+from pnet_jax import aot
+
+TINY = """
+import ml_collections
+from pnet_jax import recipes
+
+def get_config(size="full"):
+    config = recipes.pretrain_22k("parameternet_300m")
+    config.model.width = 0.1
+    config.data.image_size = 32
+    config.data.num_classes = 21
+    config.model.bn_groups = 4
+    config.global_batch_size = 256
+    return config
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY)
+    return f"--config={path}"
+
+
+@pytest.mark.aot
+@pytest.mark.slow
+def test_reports_a_step_of_one_chip(config, capsys):
+    """With batch norm by device, the only communication is the sum of gradients and metrics."""
+    assert aot.main([config, "--topology=v5e:2x2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["chips"] == 4
+    assert result["batch_per_chip"] == 64
+    for field in ("flops", "bytes_accessed", "temp_bytes", "argument_bytes", "compile_secs"):
+        assert result[field] > 0
+    assert {each["kind"] for each in result["collectives"]} == {"all-reduce"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--topology=v5e"], "--topology=v5e cannot be read; write it as v5e:2x2 or v4:2x2x1."),
+        (["--config=nowhere.py"], "There is no configuration file 'nowhere.py'; see configs/."),
+        (["--model=resnet"], "There is no model 'resnet'"),
+    ],
+)
+def test_refuses_in_a_sentence(config, capsys, arguments, sentence):
+    if arguments[0].startswith("--model"):
+        pytest.importorskip("libtpu")
+    assert aot.main([config, *arguments]) == 2
+    assert sentence in capsys.readouterr().err
