@@ -36,10 +36,17 @@ class Router(nn.Module):
     routing_ratio: float = 0.25
 
     @nn.compact
-    def __call__(self, x: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-        """`[N, H, W, C]` to `[N, K]`; a high `temperature` makes the softmax uniform."""
+    def __call__(
+        self, x: jax.Array | tuple[jax.Array, ...], temperature: jax.Array | float = 1.0
+    ) -> jax.Array:
+        """`[N, H, W, C]`, or such parts of the channels, to `[N, K]`.
+
+        A high `temperature` makes the softmax uniform.
+        """
         check_routing(self.routing)
-        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        parts = x if isinstance(x, tuple) else (x,)
+        means = [jnp.mean(part, axis=(1, 2), dtype=jnp.float32) for part in parts]
+        pooled = jnp.concatenate(means, axis=-1)
         if self.routing == "softmax_mlp":
             hidden = max(1, round(pooled.shape[-1] * self.routing_ratio))
             pooled = nn.relu(nn.Dense(hidden, kernel_init=_router_init, name="hidden")(pooled))
@@ -72,14 +79,20 @@ class DynamicConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-        """`[N, H, W, C]` to `[N, H', W', features]` with symmetric padding of (kernel - 1) / 2."""
+    def __call__(
+        self, x: jax.Array | tuple[jax.Array, ...], temperature: jax.Array | float = 1.0
+    ) -> jax.Array:
+        """`[N, H, W, C]`, or such parts of the channels, to `[N, H', W', features]`.
+
+        Padding is symmetric, (kernel - 1) / 2 on each side.
+        """
         router = Router(self.num_experts, self.routing, self.routing_ratio, name="routing")
-        size = self.kernel_size
-        shape = (self.num_experts, size, size, x.shape[-1] // self.groups, self.features)
+        parts, size = x if isinstance(x, tuple) else (x,), self.kernel_size
+        channels = sum(part.shape[-1] for part in parts)
+        shape = (self.num_experts, size, size, channels // self.groups, self.features)
         init = he_fan_out(self.groups, _expert_gain(self.num_experts, self.routing))
         return dynamic_conv(
-            x.astype(self.dtype),
+            tuple(part.astype(self.dtype) for part in parts),
             router(x, temperature),
             self.param("experts", init, shape),
             strides=self.strides,

@@ -28,6 +28,8 @@ class Row(NamedTuple):
 
 
 Stages = tuple[tuple[Row, ...], ...]
+# A feature map, or the parts of its channels.
+Parts = jax.Array | tuple[jax.Array, ...]
 
 # The table of the GhostNet paper, of which the 300M networks are the width 1.45.
 STAGES_300M: Stages = (
@@ -91,7 +93,7 @@ class Options(NamedTuple):
 
     def conv(
         self,
-        x: jax.Array,
+        x: Parts,
         temperature: jax.Array | float,
         features: int,
         *,
@@ -103,7 +105,7 @@ class Options(NamedTuple):
         """A convolution that is dynamic if the network has experts, static if not."""
         if self.num_experts is None:
             layer = Conv(features, kernel_size, strides, groups, dtype=self.dtype, name=name)
-            return layer(x)
+            return layer(_joined(x))
         dynamic_layer = DynamicConv(
             features,
             kernel_size,
@@ -123,6 +125,10 @@ def _linear(x: jax.Array) -> jax.Array:
     return x
 
 
+def _joined(x: Parts) -> jax.Array:
+    return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
+
+
 class GhostModule(nn.Module):
     """ceil(features / 2) channels by 1x1, as many from them by depthwise 3x3; a surplus is cut."""
 
@@ -133,14 +139,15 @@ class GhostModule(nn.Module):
     scale_init: Callable[..., jax.Array] = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, temperature: jax.Array | float, *, train: bool) -> jax.Array:
+    def __call__(self, x: Parts, temperature: jax.Array | float, *, train: bool) -> Parts:
+        """The two kinds of channels as two parts: who can read them so saves a copy."""
         half = -(-self.features // 2)
         options = self.options
         x = options.conv(x, temperature, half, name="primary_conv")
         x = self.act(options.batch_norm("primary_bn", self.scale_init)(x, train=train))
         y = options.conv(x, temperature, half, name="cheap_conv", kernel_size=3, groups=half)
         y = self.act(options.batch_norm("cheap_bn", self.scale_init)(y, train=train))
-        return jnp.concatenate([x, y], axis=-1)[..., : self.features]
+        return x, y[..., : self.features - half]
 
 
 class GhostBottleneck(nn.Module):
@@ -158,20 +165,19 @@ class GhostBottleneck(nn.Module):
     def __call__(self, x: jax.Array, temperature: jax.Array | float, *, train: bool) -> jax.Array:
         options, inputs = self.options, x.shape[-1]
         kernel_size, strides = self.kernel_size, self.strides
-        y = GhostModule(self.expansion, options.act, options, name="ghost1")(
-            x, temperature, train=train
-        )
+        ghost1 = GhostModule(self.expansion, options.act, options, name="ghost1")
+        y = ghost1(x, temperature, train=train)
         if strides > 1:
             expand = self.expansion
             conv = Conv(expand, kernel_size, strides, expand, dtype=options.dtype, name="conv_dw")
-            y = options.batch_norm("bn_dw")(conv(y), train=train)
+            y = options.batch_norm("bn_dw")(conv(_joined(y)), train=train)
         if self.se_ratio > 0:
             squeezed = make_divisible(self.expansion * self.se_ratio)
-            y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(y)
+            y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(_joined(y))
         # Starting at zero, the branch adds nothing and the network is as shallow as its shortcuts
         # (arXiv 1706.02677, section 5.1); without it the first 30,000 images teach next to nothing.
         ghost2 = GhostModule(self.features, _linear, options, nn.initializers.zeros, name="ghost2")
-        y = ghost2(y, temperature, train=train)
+        y = _joined(ghost2(y, temperature, train=train))
         if strides > 1 or inputs != self.features:
             x = options.conv(
                 x,

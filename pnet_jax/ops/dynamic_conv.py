@@ -37,7 +37,7 @@ def mix_kernels(coefficients: jax.Array, experts: jax.Array) -> jax.Array:
 
 
 def dynamic_conv(
-    x: jax.Array,
+    x: jax.Array | tuple[jax.Array, ...],
     coefficients: jax.Array,
     experts: jax.Array,
     *,
@@ -49,7 +49,8 @@ def dynamic_conv(
     """Convolves each sample with its own mix of the experts.
 
     Args:
-      x: `[N, H, W, Ci]`; the computation runs in its dtype.
+      x: `[N, H, W, Ci]`; the computation runs in its dtype. The channels may come in parts, which
+        the form `lanes` does not copy together on TPU.
       coefficients: `[N, K]`, each expert's share in each sample's kernel.
       experts: `[K, kh, kw, Ci / groups, Co]`.
       strides: step between output pixels, the same in both directions.
@@ -63,19 +64,20 @@ def dynamic_conv(
     Raises:
       ValueError: if the form does not exist or cannot compute this shape.
     """
-    coefficients, experts = coefficients.astype(x.dtype), experts.astype(x.dtype)
+    parts = x if isinstance(x, tuple) else (x,)
+    coefficients, experts = (a.astype(parts[0].dtype) for a in (coefficients, experts))
     _, kh, kw, _, features = experts.shape
     pointwise = kh == kw == 1 and groups == 1
-    plain = pointwise and strides == 1 and padding == 0
+    if pointwise and strides == 1 and padding == 0 and form in ("auto", "lanes"):
+        return dynamic_pointwise(parts, coefficients, experts[:, 0, 0])
+    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
     depthwise = groups == x.shape[-1] == features
     if form == "auto":
-        form = "lanes" if plain else "matmul" if pointwise else "shift" if depthwise else ""
+        form = "matmul" if pointwise else "shift" if depthwise else ""
         # Never `grouped`: on a sharded batch XLA gathers all samples on every device for it.
         if not form:
             few = groups == 1 and x.shape[-1] <= _MAX_PATCH_CHANNELS
             form = "patches" if few else "experts"
-    if form == "lanes" and plain:
-        return dynamic_pointwise(x, coefficients, experts[:, 0, 0])
     if form == "experts":
         return _mixed_outputs(x, coefficients, experts, strides, padding, groups)
     kernels = mix_kernels(coefficients, experts)

@@ -5,26 +5,31 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
 from pnet_jax.ops import pointwise_tpu
 
+Parts = tuple[jax.Array, ...]
+
 # Below this the samples do not fill the lanes, and the kernels would multiply zeros.
 _MIN_SAMPLES = 64
 
 
-def dynamic_pointwise(x: jax.Array, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
+def dynamic_pointwise(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
     """`[N, H, W, C]`, `[N, K]` and `[K, C, O]`, all of one dtype, to `[N, H, W, O]`.
 
-    On TPU the samples stay where they are: each device works on its part of a batch that is split
-    over the mesh set by `jax.sharding.use_abstract_mesh`, if there is one.
+    The C channels come in one or more `parts`. On TPU the samples stay where they are: each device
+    works on its part of a batch that is split over the mesh set by
+    `jax.sharding.use_abstract_mesh`, if there is one.
     """
-    return _on_each_device(_dynamic_pointwise)(x, coefficients, experts)
+    return _on_each_device(_dynamic_pointwise)(parts, coefficients, experts)
 
 
-def mixed_matmul(x: jax.Array, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
+def mixed_matmul(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
     """As `dynamic_pointwise`: each sample's kernel is mixed, then multiplied with its pixels."""
+    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
     count, channels, features = experts.shape
     kernels = (coefficients @ experts.reshape(count, -1)).reshape(-1, channels, features)
     # With the pixels as one axis XLA transposes nothing.
@@ -33,19 +38,19 @@ def mixed_matmul(x: jax.Array, coefficients: jax.Array, experts: jax.Array) -> j
 
 
 @jax.custom_vjp
-def _dynamic_pointwise(x: jax.Array, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
-    arguments = (x, coefficients, experts)
-    if x.shape[0] < _MIN_SAMPLES:
+def _dynamic_pointwise(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
+    arguments = (parts, coefficients, experts)
+    if parts[0].shape[0] < _MIN_SAMPLES:
         return mixed_matmul(*arguments)
     return lax.platform_dependent(*arguments, tpu=in_lanes, default=mixed_matmul)
 
 
-def _forward_saving(*arguments: jax.Array) -> Any:
+def _forward_saving(*arguments: Any) -> Any:
     return _dynamic_pointwise(*arguments), arguments
 
 
 def _backward(saved: Any, dy: jax.Array) -> Any:
-    def gradients(function: Callable[..., jax.Array], *operands: jax.Array) -> Any:
+    def gradients(function: Callable[..., jax.Array], *operands: Any) -> Any:
         *arguments, dy = operands
         return jax.vjp(function, *arguments)[1](dy)
 
@@ -60,25 +65,27 @@ _dynamic_pointwise.defvjp(_forward_saving, _backward)
 
 
 def in_lanes(
-    x: jax.Array, coefficients: jax.Array, experts: jax.Array, *, interpret: bool = False
+    parts: Parts, coefficients: jax.Array, experts: jax.Array, *, interpret: bool = False
 ) -> jax.Array:
     """As `dynamic_pointwise`, by the TPU kernels; `interpret` runs them without a TPU.
 
     The transposes cost nothing where XLA keeps the samples in the lanes anyway.
     """
-    samples, height, width, channels = x.shape
-    in_rows = x.transpose(1, 2, 3, 0).reshape(height * width, channels, samples)
-    y = pointwise_tpu.pointwise(in_rows, coefficients, experts, interpret)
-    return lax.optimization_barrier(y.reshape(height, width, -1, samples).transpose(3, 0, 1, 2))
+    samples, height, width, _ = parts[0].shape
+    rows = tuple(x.transpose(1, 2, 3, 0).reshape(height * width, -1, samples) for x in parts)
+    y = pointwise_tpu.pointwise(rows, coefficients, experts, interpret)
+    y = y.reshape(height, width, -1, samples).transpose(3, 0, 1, 2)
+    # Or XLA moves the readers' conversion to float32 up to the kernel and stores its result.
+    return lax.optimization_barrier(y)
 
 
 def _on_each_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """The function on each device's samples, as XLA cannot split kernels."""
 
-    def call(x: jax.Array, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
+    def call(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
         mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or mesh.size == 1 or x.shape[0] % mesh.size:
-            return function(x, coefficients, experts)
+        if mesh.empty or mesh.size == 1 or coefficients.shape[0] % mesh.size:
+            return function(parts, coefficients, experts)
         by_sample, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
         split = jax.shard_map(
             function,
@@ -87,6 +94,6 @@ def _on_each_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Arr
             out_specs=by_sample,
             check_vma=False,
         )
-        return split(x, coefficients, experts)
+        return split(parts, coefficients, experts)
 
     return call

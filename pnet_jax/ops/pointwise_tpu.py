@@ -14,6 +14,7 @@ and dy once: it makes the experts' outputs again instead of keeping them.
 """
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -31,37 +32,44 @@ _BLOCK_BYTES = 2 * 2**20
 _VMEM_BYTES = 64 * 2**20
 
 
+Parts = tuple[jax.Array, ...]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def pointwise(
-    x: jax.Array, coefficients: jax.Array, experts: jax.Array, interpret: bool = False
+    parts: Parts, coefficients: jax.Array, experts: jax.Array, interpret: bool = False
 ) -> jax.Array:
     """`[P, C, N]`, `[N, K]` and `[K, C, O]` to `[P, O, N]`: P pixels, samples in the last axis.
 
-    `interpret` runs the kernels without a TPU, slowly, for tests.
+    The C channels come in one or more `parts`, so that channels from different places need not be
+    copied together first. `interpret` runs the kernels without a TPU, slowly, for tests.
     """
-    return _forward(x, coefficients, experts, interpret)
+    return _forward(parts, coefficients, experts, interpret)
 
 
 def _forward(
-    x: jax.Array, coefficients: jax.Array, experts: jax.Array, interpret: bool
+    parts: Parts, coefficients: jax.Array, experts: jax.Array, interpret: bool
 ) -> jax.Array:
-    pixels, channels, samples = x.shape
-    count, _, features = experts.shape
-    lanes = _lanes(samples)
-    tile = _pixels_a_block(pixels, (channels + features) * lanes * x.dtype.itemsize)
-    stacked = _stack(experts)
+    pixels, _, samples = parts[0].shape
+    count, channels, features = experts.shape
+    dtype, lanes = parts[0].dtype, _lanes(samples)
+    tile = _pixels_a_block(pixels, (channels + features) * lanes * dtype.itemsize)
+    stacked = _stack(parts, experts)
+    y = jax.ShapeDtypeStruct((pixels, features, samples), dtype)
     at_pixels = functools.partial(_block, tile, lanes)
     return pl.pallas_call(
         functools.partial(_mix_outputs, features=features),
         grid=(samples // lanes, -(-pixels // tile)),
-        in_specs=[at_pixels(channels), _whole(stacked.shape), _of_samples(count, lanes)],
+        in_specs=[
+            [at_pixels(x.shape[1]) for x in parts],
+            [_whole(w.shape) for w in stacked],
+            _of_samples(count, lanes),
+        ],
         out_specs=at_pixels(features),
-        out_shape=jax.ShapeDtypeStruct((pixels, features, samples), x.dtype),
+        out_shape=y,
         cost_estimate=pl.CostEstimate(
             flops=2 * pixels * samples * count * features * channels,
-            bytes_accessed=_hbm_bytes(x)
-            + _hbm_bytes(stacked)
-            + _hbm_bytes(jax.ShapeDtypeStruct((pixels, features, samples), x.dtype)),
+            bytes_accessed=_hbm_bytes(*parts, *stacked, y),
             transcendentals=0,
         ),
         compiler_params=pltpu.CompilerParams(
@@ -69,57 +77,69 @@ def _forward(
         ),
         interpret=interpret,
         name="dynamic_pointwise",
-    )(x, stacked, coefficients.T.astype(jnp.float32))
+    )(list(parts), stacked, coefficients.T.astype(jnp.float32))
 
 
-def _mix_outputs(x_ref: Any, w_ref: Any, pi_ref: Any, y_ref: Any, *, features: int) -> None:
+def _mix_outputs(x_refs: Any, w_refs: Any, pi_ref: Any, y_ref: Any, *, features: int) -> None:
     rows = _padded(features)
 
     def pixel(p: jax.Array, _: None) -> None:
-        outputs = jnp.dot(w_ref[...], x_ref[p], preferred_element_type=jnp.float32)
+        outputs = _outputs(w_refs, [x_ref[p] for x_ref in x_refs])
         mixed = sum(
             outputs[k * rows : k * rows + features] * pi_ref[k : k + 1]
             for k in range(pi_ref.shape[0])
         )
         y_ref[p] = mixed.astype(y_ref.dtype)
 
-    lax.fori_loop(0, x_ref.shape[0], pixel, None)
+    lax.fori_loop(0, x_refs[0].shape[0], pixel, None)
+
+
+def _outputs(w_refs: Any, xs: list[jax.Array]) -> jax.Array:
+    """All experts' outputs at a pixel: `[K O', samples]` float32."""
+    products = [
+        jnp.dot(w_ref[...], x, preferred_element_type=jnp.float32)
+        for w_ref, x in zip(w_refs, xs, strict=True)
+    ]
+    return functools.reduce(jnp.add, products)
 
 
 def _forward_saving(
-    x: jax.Array, coefficients: jax.Array, experts: jax.Array, interpret: bool
+    parts: Parts, coefficients: jax.Array, experts: jax.Array, interpret: bool
 ) -> Any:
-    return _forward(x, coefficients, experts, interpret), (x, coefficients, experts)
+    return _forward(parts, coefficients, experts, interpret), (parts, coefficients, experts)
 
 
 def _backward(interpret: bool, saved: Any, dy: jax.Array) -> Any:
-    x, coefficients, experts = saved
-    pixels, channels, samples = x.shape
-    count, _, features = experts.shape
-    lanes = _lanes(samples)
-    tile = _pixels_a_block(pixels, (2 * channels + features) * lanes * x.dtype.itemsize)
-    stacked = _stack(experts)
+    parts, coefficients, experts = saved
+    pixels, _, samples = parts[0].shape
+    count, channels, features = experts.shape
+    dtype, lanes = parts[0].dtype, _lanes(samples)
+    tile = _pixels_a_block(pixels, (2 * channels + features) * lanes * dtype.itemsize)
+    stacked = _stack(parts, experts)
     at_pixels = functools.partial(_block, tile, lanes)
-    dx, dstacked, dcoefficients = pl.pallas_call(
+    x_specs = [at_pixels(x.shape[1]) for x in parts]
+    w_specs = [_whole(w.shape) for w in stacked]
+    dparts, dstacked, dcoefficients = pl.pallas_call(
         functools.partial(_gradients, features=features, pixels=pixels, tile=tile),
         grid=(samples // lanes, -(-pixels // tile)),
         in_specs=[
-            at_pixels(channels),
+            x_specs,
             at_pixels(features),
-            _whole(stacked.shape),
-            _whole(stacked.shape[::-1]),
+            w_specs,
+            [_whole(w.shape[::-1]) for w in stacked],
             _of_samples(count, lanes),
         ],
-        out_specs=[at_pixels(channels), _whole(stacked.shape), _of_samples(count, lanes)],
+        out_specs=[x_specs, w_specs, _of_samples(count, lanes)],
         out_shape=[
-            jax.ShapeDtypeStruct(x.shape, x.dtype),
-            jax.ShapeDtypeStruct(stacked.shape, jnp.float32),
+            [jax.ShapeDtypeStruct(x.shape, dtype) for x in parts],
+            [jax.ShapeDtypeStruct(w.shape, jnp.float32) for w in stacked],
             jax.ShapeDtypeStruct((count, samples), jnp.float32),
         ],
-        scratch_shapes=[pltpu.VMEM((stacked.shape[0], lanes), x.dtype)],
+        scratch_shapes=[pltpu.VMEM((stacked[0].shape[0], lanes), dtype)],
         cost_estimate=pl.CostEstimate(
             flops=6 * pixels * samples * count * features * channels,
-            bytes_accessed=2 * _hbm_bytes(x) + _hbm_bytes(dy) + 4 * _hbm_bytes(stacked),
+            # x and dx, dy, and of the experts both forms and the float32 gradient.
+            bytes_accessed=2 * _hbm_bytes(*parts) + _hbm_bytes(dy) + 4 * _hbm_bytes(*stacked),
             transcendentals=0,
         ),
         compiler_params=pltpu.CompilerParams(
@@ -127,22 +147,23 @@ def _backward(interpret: bool, saved: Any, dy: jax.Array) -> Any:
         ),
         interpret=interpret,
         name="dynamic_pointwise_gradients",
-    )(x, dy, stacked, stacked.T, coefficients.T.astype(jnp.float32))
-    dexperts = dstacked.reshape(count, -1, channels)[:, :features].transpose(0, 2, 1)
-    return dx, dcoefficients.T.astype(coefficients.dtype), dexperts.astype(experts.dtype)
+    )(list(parts), dy, stacked, [w.T for w in stacked], coefficients.T.astype(jnp.float32))
+    rows = jnp.concatenate(dstacked, axis=1).reshape(count, -1, channels)[:, :features]
+    dexperts = rows.transpose(0, 2, 1).astype(experts.dtype)
+    return tuple(dparts), dcoefficients.T.astype(coefficients.dtype), dexperts
 
 
 pointwise.defvjp(_forward_saving, _backward)
 
 
 def _gradients(
-    x_ref: Any,
+    x_refs: Any,
     dy_ref: Any,
-    w_ref: Any,
-    wt_ref: Any,
+    w_refs: Any,
+    wt_refs: Any,
     pi_ref: Any,
-    dx_ref: Any,
-    dw_ref: Any,
+    dx_refs: Any,
+    dw_refs: Any,
     dpi_ref: Any,
     scaled_ref: Any,
     *,
@@ -161,33 +182,36 @@ def _gradients(
 
     @pl.when(first & (pl.program_id(0) == 0))
     def _() -> None:
-        dw_ref[...] = jnp.zeros_like(dw_ref)
+        for dw_ref in dw_refs:
+            dw_ref[...] = jnp.zeros_like(dw_ref)
 
     def pixel(p: jax.Array, _: None) -> None:
-        x, dy = x_ref[p], dy_ref[p].astype(jnp.float32)
-        outputs = jnp.dot(w_ref[...], x, preferred_element_type=jnp.float32)
+        xs, dy = [x_ref[p] for x_ref in x_refs], dy_ref[p].astype(jnp.float32)
+        outputs = _outputs(w_refs, xs)
         for k in range(count):
             mine = outputs[k * rows : k * rows + features]
             dpi_ref[k : k + 1] += jnp.sum(mine * dy, axis=0, keepdims=True)
-            scaled_ref[k * rows : k * rows + features] = (dy * pi_ref[k : k + 1]).astype(x.dtype)
+            scaled = (dy * pi_ref[k : k + 1]).astype(scaled_ref.dtype)
+            scaled_ref[k * rows : k * rows + features] = scaled
         scaled = scaled_ref[...]
-        dx_ref[p] = jnp.dot(wt_ref[...], scaled, preferred_element_type=jnp.float32).astype(
-            dx_ref.dtype
-        )
-        dw_ref[...] += lax.dot_general(
-            scaled, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-        )
+        for x, wt_ref, dx_ref, dw_ref in zip(xs, wt_refs, dx_refs, dw_refs, strict=True):
+            dx = jnp.dot(wt_ref[...], scaled, preferred_element_type=jnp.float32)
+            dx_ref[p] = dx.astype(dx_ref.dtype)
+            dw_ref[...] += lax.dot_general(
+                scaled, x, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+            )
 
     # The last block may reach beyond the last pixel, into undefined values.
     here = jnp.minimum(tile, pixels - pl.program_id(1) * tile)
     lax.fori_loop(0, here, pixel, None)
 
 
-def _stack(experts: jax.Array) -> jax.Array:
-    """`[K, C, O]` to `[K O', C]`, each expert's rows padded with zeros to whole tiles."""
+def _stack(parts: Parts, experts: jax.Array) -> list[jax.Array]:
+    """For each part with its C channels `[K O', C]`, experts' rows padded with zeros to tiles."""
     _, channels, features = experts.shape
     rows = jnp.pad(experts.transpose(0, 2, 1), ((0, 0), (0, _padded(features) - features), (0, 0)))
-    return rows.reshape(-1, channels)
+    ends = list(itertools.accumulate(x.shape[1] for x in parts))
+    return jnp.split(rows.reshape(-1, channels), ends[:-1], axis=1)
 
 
 def _padded(features: int) -> int:
@@ -215,8 +239,12 @@ def _of_samples(count: int, lanes: int) -> pl.BlockSpec:
     return pl.BlockSpec((count, lanes), lambda n, p: (0, n))
 
 
-def _hbm_bytes(array: Any) -> int:
+def _hbm_bytes(*arrays: Any) -> int:
     """With the padding to whole tiles of 8 x 128."""
-    *outer, rows, lanes = array.shape
-    rows, lanes = -(-rows // 8) * 8, -(-lanes // _LANES) * _LANES
-    return math.prod(outer) * rows * lanes * array.dtype.itemsize
+
+    def of_one(array: Any) -> int:
+        *outer, rows, lanes = array.shape
+        rows, lanes = -(-rows // 8) * 8, -(-lanes // _LANES) * _LANES
+        return math.prod(outer) * rows * lanes * array.dtype.itemsize
+
+    return sum(map(of_one, arrays))

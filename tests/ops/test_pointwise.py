@@ -12,7 +12,8 @@ from pnet_jax.ops.pointwise import dynamic_pointwise, in_lanes, mixed_matmul
 @pytest.fixture
 def operands(rng):
     shapes = (128, 3, 2, 5), (128, 4), (4, 5, 6)
-    return [jnp.float32(rng.normal(size=shape)) for shape in shapes]
+    x, *others = (jnp.float32(rng.normal(size=shape)) for shape in shapes)
+    return (x[..., :2], x[..., 2:]), *others
 
 
 def value_and_gradients(function, *operands):
@@ -20,16 +21,18 @@ def value_and_gradients(function, *operands):
     return y, *pull_back(jnp.cos(jnp.arange(y.size)).reshape(y.shape))
 
 
+def definition(parts, coefficients, experts):
+    x = jnp.concatenate(parts, axis=-1)
+    return jnp.einsum("nhwc,nk,kco->nhwo", x, coefficients, experts)
+
+
 def assert_equal(results, expected):
-    for result, wanted in zip(results, expected, strict=True):
+    for result, wanted in zip(*map(jax.tree.leaves, (results, expected)), strict=True):
         error = np.abs(np.asarray(result - wanted)).max()
         assert error <= 1e-5 * np.abs(np.asarray(wanted)).max()
 
 
 def test_equals_the_definition(operands):
-    def definition(x, coefficients, experts):
-        return jnp.einsum("nhwc,nk,kco->nhwo", x, coefficients, experts)
-
     assert_equal(
         value_and_gradients(dynamic_pointwise, *operands),
         value_and_gradients(definition, *operands),
@@ -62,7 +65,7 @@ def test_each_device_of_a_mesh_works_on_its_samples(operands):
     for operation in ("all-gather", "all-to-all", "collective-permute"):
         assert operation not in hlo
     assert_equal(
-        sharded(*jax.device_put(tuple(operands), shardings)),
+        sharded(*jax.device_put(operands, (split, split, whole))),
         value_and_gradients(mixed_matmul, *operands),
     )
 

@@ -9,13 +9,15 @@ from pnet_jax.ops import pointwise_tpu
 from pnet_jax.ops.pointwise_tpu import pointwise
 
 
-def reference(x, coefficients, experts):
-    return jnp.einsum("pcn,nk,kco->pon", x, coefficients, experts)
+def reference(parts, coefficients, experts):
+    return jnp.einsum("pcn,nk,kco->pon", jnp.concatenate(parts, 1), coefficients, experts)
 
 
 def draw(rng, pixels, channels, samples, features, dtype):
+    """The channels in two parts, of which the first is the smaller."""
     shapes = (pixels, channels, samples), (samples, 4), (4, channels, features)
-    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+    x, *others = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+    return tuple(jnp.split(x, [channels // 3], axis=1)), *others
 
 
 def assert_close(actual, expected, tolerance):
@@ -46,7 +48,9 @@ def test_values_and_gradients(
     expected, expected_pull_back = jax.vjp(reference, *operands)
     assert_close(y, expected, 1e-5)
     dy = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
-    for gradient, wanted in zip(pull_back(dy), expected_pull_back(dy), strict=True):
+    results, wanted_results = map(jax.tree.leaves, (pull_back(dy), expected_pull_back(dy)))
+    assert len(results) == 4
+    for gradient, wanted in zip(results, wanted_results, strict=True):
         assert gradient.shape == wanted.shape
         assert_close(gradient, wanted, 1e-5)
 
@@ -54,13 +58,13 @@ def test_values_and_gradients(
 def test_bfloat16_sums_in_float32(rng):
     """A sum over pixels and samples keeps what bfloat16 would round away."""
     operands = draw(rng, 5, 8, 128, 16, jnp.bfloat16)
-    wide = [operand.astype(jnp.float32) for operand in operands]
+    wide = jax.tree.map(jnp.float32, operands)
     y, pull_back = jax.vjp(lambda *operands: pointwise(*operands, True), *operands)
     expected, expected_pull_back = jax.vjp(reference, *wide)
     assert y.dtype == jnp.bfloat16
     assert_close(y, expected, 0.01)
-    for gradient, wanted in zip(
-        pull_back(jnp.ones_like(y)), expected_pull_back(jnp.ones_like(expected)), strict=True
-    ):
+    results = jax.tree.leaves(pull_back(jnp.ones_like(y)))
+    wanted_results = jax.tree.leaves(expected_pull_back(jnp.ones_like(expected)))
+    for gradient, wanted in zip(results, wanted_results, strict=True):
         assert gradient.dtype == jnp.bfloat16
         assert_close(gradient, wanted, 0.01)
