@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnet_jax.models.initializers import he_fan_out, lecun_fan_in
+from pnet_jax.models.layers import Parts, pixel_mean
 from pnet_jax.ops.dynamic_conv import dynamic_conv
 
 ROUTINGS = ("softmax_mlp", "softmax_linear", "sigmoid_linear")
@@ -36,17 +37,13 @@ class Router(nn.Module):
     routing_ratio: float = 0.25
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array | tuple[jax.Array, ...], temperature: jax.Array | float = 1.0
-    ) -> jax.Array:
+    def __call__(self, x: Parts, temperature: jax.Array | float = 1.0) -> jax.Array:
         """`[N, H, W, C]`, or such parts of the channels, to `[N, K]`.
 
         A high `temperature` makes the softmax uniform.
         """
         check_routing(self.routing)
-        parts = x if isinstance(x, tuple) else (x,)
-        means = [jnp.mean(part, axis=(1, 2), dtype=jnp.float32) for part in parts]
-        pooled = jnp.concatenate(means, axis=-1)
+        pooled = pixel_mean(x)
         if self.routing == "softmax_mlp":
             hidden = max(1, round(pooled.shape[-1] * self.routing_ratio))
             pooled = nn.relu(nn.Dense(hidden, kernel_init=_router_init, name="hidden")(pooled))
@@ -79,9 +76,7 @@ class DynamicConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array | tuple[jax.Array, ...], temperature: jax.Array | float = 1.0
-    ) -> jax.Array:
+    def __call__(self, x: Parts, temperature: jax.Array | float = 1.0) -> jax.Array:
         """`[N, H, W, C]`, or such parts of the channels, to `[N, H', W', features]`.
 
         Padding is symmetric, (kernel - 1) / 2 on each side.

@@ -14,7 +14,15 @@ from flax import linen as nn
 
 from pnet_jax.models.dynamic import DynamicConv
 from pnet_jax.models.initializers import constant_std
-from pnet_jax.models.layers import BatchNorm, Conv, DropPath, SqueezeExcite, make_divisible
+from pnet_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    DropPath,
+    Parts,
+    SqueezeExcite,
+    joined,
+    make_divisible,
+)
 
 
 class Row(NamedTuple):
@@ -28,8 +36,6 @@ class Row(NamedTuple):
 
 
 Stages = tuple[tuple[Row, ...], ...]
-# A feature map, or the parts of its channels.
-Parts = jax.Array | tuple[jax.Array, ...]
 
 # The table of the GhostNet paper, of which the 300M networks are the width 1.45.
 STAGES_300M: Stages = (
@@ -105,7 +111,7 @@ class Options(NamedTuple):
         """A convolution that is dynamic if the network has experts, static if not."""
         if self.num_experts is None:
             layer = Conv(features, kernel_size, strides, groups, dtype=self.dtype, name=name)
-            return layer(_joined(x))
+            return layer(joined(x))
         dynamic_layer = DynamicConv(
             features,
             kernel_size,
@@ -123,10 +129,6 @@ class Options(NamedTuple):
 
 def _linear(x: jax.Array) -> jax.Array:
     return x
-
-
-def _joined(x: Parts) -> jax.Array:
-    return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
 
 
 class GhostModule(nn.Module):
@@ -170,14 +172,14 @@ class GhostBottleneck(nn.Module):
         if strides > 1:
             expand = self.expansion
             conv = Conv(expand, kernel_size, strides, expand, dtype=options.dtype, name="conv_dw")
-            y = options.batch_norm("bn_dw")(conv(_joined(y)), train=train)
+            y = options.batch_norm("bn_dw")(conv(joined(y)), train=train)
         if self.se_ratio > 0:
             squeezed = make_divisible(self.expansion * self.se_ratio)
-            y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(_joined(y))
+            y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(y)
         # Starting at zero, the branch adds nothing and the network is as shallow as its shortcuts
         # (arXiv 1706.02677, section 5.1); without it the first 30,000 images teach next to nothing.
         ghost2 = GhostModule(self.features, _linear, options, nn.initializers.zeros, name="ghost2")
-        y = _joined(ghost2(y, temperature, train=train))
+        y = joined(ghost2(y, temperature, train=train))
         if strides > 1 or inputs != self.features:
             x = options.conv(
                 x,

@@ -4,6 +4,7 @@ Images are NHWC, parameters float32, computation in `dtype`.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,21 @@ from jax import lax
 from pnet_jax.models.initializers import he_fan_out
 from pnet_jax.ops.batch_norm import normalize_batch
 from pnet_jax.ops.depthwise import depthwise_conv
+
+# A feature map, or the parts of its channels, which are not copied together before they must be.
+Parts = jax.Array | tuple[jax.Array, ...]
+
+
+def joined(x: Parts) -> jax.Array:
+    """The parts as one array."""
+    return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
+
+
+def pixel_mean(x: Parts) -> jax.Array:
+    """`[N, H, W, C]` to `[N, C]` float32."""
+    parts = x if isinstance(x, tuple) else (x,)
+    means = [jnp.mean(part, axis=(1, 2), dtype=jnp.float32) for part in parts]
+    return jnp.concatenate(means, axis=-1)
 
 
 def make_divisible(value: float, divisor: int = 4) -> int:
@@ -104,12 +120,16 @@ class SqueezeExcite(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+    def __call__(self, x: Parts) -> Parts:
+        gate = pixel_mean(x)[:, None, None]
         conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
         gate = self.act(conv(self.squeezed_features, name="conv_reduce")(gate))
-        gate = conv(x.shape[-1], name="conv_expand")(gate)
-        return x * nn.hard_sigmoid(gate)
+        parts = x if isinstance(x, tuple) else (x,)
+        ends = list(itertools.accumulate(part.shape[-1] for part in parts))
+        gate = nn.hard_sigmoid(conv(ends[-1], name="conv_expand")(gate))
+        gates = jnp.split(gate, ends[:-1], axis=-1)
+        scaled = tuple(part * gate for part, gate in zip(parts, gates, strict=True))
+        return scaled if isinstance(x, tuple) else scaled[0]
 
 
 class DropPath(nn.Module):

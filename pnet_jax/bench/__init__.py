@@ -1,0 +1,1 @@
+"""Measuring this project: `python -m pnet_jax.bench --help`."""
