@@ -32,7 +32,7 @@ def test_logits_equal_in_every_form(rng, name, fields):
     )
     images = np.float32(rng.normal(size=(2, 64, 64, 3)))
     expected = np.asarray(jax.jit(model.apply)(variables, images))
-    state = {key: torch.from_numpy(value) for key, value in to_torch(name, variables).items()}
+    state = {key: torch.tensor(value) for key, value in to_torch(name, variables).items()}
     for form in ("conv", "matmul", "experts"):
         twin = torch_model.create_model(name, num_classes=10, width=0.2, form=form, **fields)
         twin.load_state_dict(state, strict=True)
