@@ -6,7 +6,7 @@ network itself.
 
 from typing import Any, NamedTuple
 
-# Read off the paper's figures to about 0.05, or printed as differences in its text.
+# Accuracies are read off the paper's figure to about 0.05; differences are printed in its text.
 PARAMETERNET = "Han et al., ParameterNet, arXiv 2306.14525"
 SWIN = "Liu et al., Swin Transformer, github.com/microsoft/Swin-Transformer"
 EFFICIENTNETV2 = "Tan and Le, EfficientNetV2, github.com/google/automl"

@@ -69,7 +69,7 @@ def _papers(model: nn.Module, *, dynamic: bool) -> list[str]:
 def models_markdown(rows: Sequence[ModelRow], image_size: int = 224) -> str:
     """The whole of docs/models.md."""
     lines = [
-        "| name | form | parameters | MACs | conv + linear | mixing | routing | attention | paper |",
+        "| name | form | parameters | MACs | conv, linear | mixing | routing | attention | paper |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:

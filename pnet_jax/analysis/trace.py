@@ -70,8 +70,10 @@ def trace(model: nn.Module, image_size: int) -> Trace:
     """
     if getattr(model, "num_experts", None) is not None and hasattr(model, "form"):
         model = model.copy(form="grouped")
-    images = jnp.zeros((1, image_size, image_size, 3))
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    # Shapes only: nothing is put on a device, which another process may be using.
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(model.init, key, images)
     modules: dict[Path, str] = {}
     routers: set[Path] = set()
 
