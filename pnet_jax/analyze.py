@@ -1,13 +1,11 @@
 """What networks cost, and the paper's tables and figures: `python -m pnet_jax.analyze --help`."""
 
 import argparse
-import io
 import json
 import pathlib
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flax import linen as nn
 
@@ -18,9 +16,6 @@ from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, list_models
 from pnet_jax.report import atomic
 from pnet_jax.report.tables import format_table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def count_command(args: argparse.Namespace) -> str:
@@ -73,31 +68,30 @@ def figures_command(args: argparse.Namespace) -> str:
     latencies = None if args.latency is None else points.load_latencies(args.latency)
     accuracies, gains = points.published()
     own_gains = points.run_gains(runs)
+    timed = [] if latencies is None else [a for a in accuracies if a.network.model in latencies[1]]
+    if latencies is not None and not timed:
+        raise UserError(
+            f"{args.latency} has no network with a published accuracy; there are "
+            f"{', '.join(sorted({a.network.model for a in accuracies}))}."
+        )
     experts = points.published_experts() + own_gains
-    said = []
-    drawn: dict[str, tuple[Figure, list[Any]]] = {
+    drawn: dict[str, tuple[Any, list[Any]]] = {
         "accuracy_flops": (
             figures.accuracy_against_macs([*accuracies, *runs], [*gains, *own_gains]),
             [*accuracies, *runs, *gains, *own_gains],
         ),
         "experts": (figures.experts_ablation(experts), [*experts]),
     }
+    said = []
     if latencies is None:
         said.append("left out accuracy_latency: no latencies were given (--latency FILE)")
     else:
-        setting, latency_ms = latencies
-        # A run's network may have another width or resolution than the one that was timed.
-        timed = [a for a in accuracies if a.network.model in latency_ms]
-        if not timed:
-            raise UserError(
-                f"{args.latency} has no network with a published accuracy; there are "
-                f"{', '.join(sorted({a.network.model for a in accuracies}))}."
-            )
-        figure = figures.accuracy_against_latency(timed, latency_ms, setting)
+        # Without runs: their networks may have another width or resolution than what was timed.
+        figure = figures.accuracy_against_latency(timed, latencies[1], latencies[0])
         drawn["accuracy_latency"] = (figure, [*timed])
     for name, (figure, shown) in drawn.items():
         for suffix in (".svg", ".png"):
-            _write(args.out / f"{name}{suffix}", _picture(figure, suffix))
+            _write(args.out / f"{name}{suffix}", figures.picture(figure, suffix[1:]))
         content = [point._asdict() | {"network": point.network._asdict()} for point in shown]
         _write(args.out / f"{name}.json", (_json(content) + "\n").encode())
         said.append(f"wrote {args.out / name}.svg, .png and .json")
@@ -146,19 +140,6 @@ def _write(path: pathlib.Path, content: bytes) -> None:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); choose another --out."
         ) from error
-
-
-def _picture(figure: "Figure", suffix: str) -> bytes:
-    import matplotlib
-
-    picture = io.BytesIO()
-    # No creation date and no random names: the same numbers give the same file.
-    metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "pnet_jax"}), warnings.catch_warnings():
-        # A directory's name in a script the font lacks is drawn as boxes: no reason to alarm.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(picture, format=suffix[1:], dpi=150, metadata=metadata)
-    return picture.getvalue()
 
 
 def _positive(text: str) -> int:

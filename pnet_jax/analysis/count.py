@@ -97,7 +97,7 @@ def _layer(path: Path, products: list[Product], layer_of: dict[Path, Path], trac
     return Layer(
         name="/".join(path) or traced.modules[()],
         kind=f"dynamic {kind}" if shown and shown[-1].dynamic else kind,
-        output_shape=shown[-1].output_shape[1:] if shown else (),
+        output_shape=shown[-1].output_shape if shown else (),
         params=sum(sizes.values()),
         macs=_sum(products),
         num_experts=None if experts is None else experts.shape[0],

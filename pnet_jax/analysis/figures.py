@@ -5,8 +5,10 @@ was measured on different data is in different panels. Families differ in marker
 training in line, so that nothing depends on colour alone.
 """
 
+import io
 import logging
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -112,6 +114,19 @@ def experts_ablation(gains: Sequence[Gain]) -> "Figure":
         axes.axhline(0.0, color="#000000", linewidth=0.8, zorder=0)
     _finish(figure, [gain.network for gain in gains], "Parameters are traced.", ways=False)
     return figure
+
+
+def picture(figure: "Figure", file_format: str) -> bytes:
+    """The figure as a "png" or "svg" file; the same numbers give the same bytes."""
+    import matplotlib
+
+    content = io.BytesIO()
+    metadata = {"Date": None} if file_format == "svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "pnet_jax"}), warnings.catch_warnings():
+        # A directory's name in a script the font lacks is drawn as boxes: no reason to alarm.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(content, format=file_format, dpi=150, metadata=metadata)
+    return content.getvalue()
 
 
 def _draw(

@@ -4,6 +4,7 @@ Multiply-adds and parameters of published networks are traced from this project'
 runs are in their summaries.
 """
 
+import functools
 import json
 import math
 import pathlib
@@ -70,7 +71,12 @@ CostOf = Callable[[str, int, Mapping[str, Any]], Cost]
 
 def cost(model: str, image_size: int, fields: Mapping[str, Any]) -> Cost:
     """The cost of a network with these fields, traced from it."""
-    network = create_model(model, **fields)
+    return _cost(model, image_size, tuple(sorted(fields.items())))
+
+
+@functools.cache  # the figures share networks, and a trace takes a second
+def _cost(model: str, image_size: int, fields: tuple[tuple[str, Any], ...]) -> Cost:
+    network = create_model(model, **dict(fields))
     counted = count(network, image_size)
     return Cost(counted.params, counted.macs.total, _num_experts(network))
 

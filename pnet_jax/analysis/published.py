@@ -104,6 +104,6 @@ class Experts(NamedTuple):
 # One expert is the static network. From PARAMETERNET.
 EXPERTS = (
     Experts(1, -0.6, "ghostnet_300m", {}),
-    Experts(4, 1.9, "parameternet_300m", {"num_experts": 4, **_CODE}),
+    Experts(4, 1.9, "parameternet_300m", _CODE),  # its own number
     Experts(8, 1.7, "parameternet_300m", {"num_experts": 8, **_CODE}),
 )

@@ -37,7 +37,7 @@ class Product(NamedTuple):
     module: Path  # that owns the parameters or, for attention, that computes the product
     kind: str  # such as "conv 3x3/2", "depthwise 5x5", "linear", "attention"
     dynamic: bool  # whether the kernel was mixed for this image
-    output_shape: tuple[int, ...]  # with the batch axis of 1
+    output_shape: tuple[int, ...]  # without the batch axis
     macs: int
 
 
@@ -139,6 +139,7 @@ class _Walk(NamedTuple):
 
     def _product(self, eqn: Any, operands: Sequence[_Value], scope: str) -> Product:
         shape = tuple(eqn.outvars[0].aval.shape)
+        image_shape = shape[1:] if shape[:1] == (1,) else shape  # matmul drops a batch of 1
         left, right = operands
         if eqn.primitive.name == "conv_general_dilated":
             weights = right
@@ -152,13 +153,14 @@ class _Walk(NamedTuple):
         module = weights.parameter[:-1] or self._module(scope)
         router = next((path for path in self.routers if module[: len(path)] == path), None)
         if router is not None:
-            return Product("routing", router[:-1], "routing", False, shape, macs)
+            return Product("routing", router[:-1], "routing", False, image_shape, macs)
         if MIXING in scope.split("/"):
-            return Product("mixing", module, "mixing", False, shape, macs)
+            return Product("mixing", module, "mixing", False, image_shape, macs)
         if weights.origin is Origin.ACTIVATION:
-            return Product("attention", self._module(scope), "attention", False, shape, macs)
+            module = self._module(scope)
+            return Product("attention", module, "attention", False, image_shape, macs)
         dynamic = weights.origin is Origin.MIXED_KERNEL
-        return Product("conv_linear", module, kind, dynamic, shape, macs)
+        return Product("conv_linear", module, kind, dynamic, image_shape, macs)
 
     def _module(self, scope: str) -> Path:
         """The innermost module of a scope such as `Net/blocks_0/Attention.scores/nij,njk->nik`."""
