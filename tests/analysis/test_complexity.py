@@ -72,7 +72,5 @@ def test_parameternet_as_the_paper_says(num_experts):
     for row in rows:
         assert num_experts <= row.params_ratio < 1.15 * num_experts, row.name
         assert 1 <= row.macs_ratio < 1 + 0.03 * num_experts, row.name
-    static = count(create_model("ghostnet_300m"), 224)
-    assert whole.static_params == static.params == 8_633_106
-    assert whole.static_macs == static.macs.total == 282_816_640
+    assert (whole.static_params, whole.static_macs) == (8_633_106, 282_816_640)
     assert whole.macs_ratio == pytest.approx(1.033 if num_experts == 4 else 1.067, abs=1e-3)

@@ -61,8 +61,16 @@ def test_gains():
 
 @pytest.mark.parametrize(
     "entry",
-    [entry for entry in NETWORKS if entry.model in list_models() and entry.top1_1k is not None],
-    ids=lambda entry: entry.model,
+    [
+        pytest.param(
+            entry,
+            id=entry.model,
+            # Deep networks take seconds to trace.
+            marks=[pytest.mark.slow] if PRINTED[entry.model][1] > 2000 else [],
+        )
+        for entry in NETWORKS
+        if entry.model in list_models() and entry.top1_1k is not None
+    ],
 )
 def test_the_network_of_this_project_is_the_published_one(entry):
     """Parameters as printed; multiply-adds within what the sources' counters differ by."""
