@@ -14,6 +14,8 @@ from pnet_jax.models import create_model
 
 _ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
 _PARAMETERNET = "2306.14525"
+# Where the source file of a network begins with another network's paper.
+_PAPERS = {"efficientnet_lite0": "1905.11946"}
 
 _HEADER = """\
 # Networks
@@ -54,16 +56,17 @@ def model_row(name: str, image_size: int = 224) -> ModelRow:
         params=counted.params,
         macs=counted.macs,
         activations=counted.activations,
-        papers=_papers(model, dynamic=num_experts is not None),
+        papers=_papers(name, model, dynamic=num_experts is not None),
     )
 
 
-def _papers(model: nn.Module, *, dynamic: bool) -> list[str]:
+def _papers(name: str, model: nn.Module, *, dynamic: bool) -> list[str]:
     """The first paper of the network's docstring, and that of its dynamic form."""
     module = sys.modules[type(model).__module__]
     text = f"{inspect.getdoc(module) or ''}\n{inspect.getdoc(type(model)) or ''}"
     named = [number for number in _ARXIV.findall(text) if number != _PARAMETERNET]
-    return named[:1] + ([_PARAMETERNET] if dynamic else [])
+    first = [_PAPERS[name]] if name in _PAPERS else named[:1]
+    return first + ([_PARAMETERNET] if dynamic else [])
 
 
 def models_markdown(rows: Sequence[ModelRow], image_size: int = 224) -> str:
@@ -78,14 +81,19 @@ def models_markdown(rows: Sequence[ModelRow], image_size: int = 224) -> str:
         numbers = [row.params, row.macs.total, *row.macs]
         cells = [f"`{row.name}`", form, *(f"{n:,}" if n else "" for n in numbers), papers]
         lines.append("| " + " | ".join(cells) + " |")
+    notes = ""
     routings = sorted({row.routing for row in rows if row.routing is not None})
-    notes = (
-        "\nDynamic networks are listed with the default routing, "
-        + " or ".join(f"`{routing}`" for routing in routings)
-        + "; the counts of the published code are those of `--routing sigmoid_linear`.\n"
-        if routings
-        else ""
-    )
+    if routings:
+        notes += (
+            "\nDynamic networks are listed with the default routing, "
+            f"{' or '.join(f'`{routing}`' for routing in routings)}; the counts of the published "
+            "code are those of\n`--routing sigmoid_linear`.\n"
+        )
+    if any(row.name.endswith("_reparam") for row in rows):
+        notes += (
+            "\nRe-parameterised networks (`_reparam`) are listed as they are trained; merged, they "
+            "cost what the network\nof the same name without this ending does.\n"
+        )
     return _HEADER.format(image_size=image_size) + "\n".join(lines) + "\n" + notes
 
 

@@ -86,3 +86,6 @@ def test_the_document():
     assert "one image of 224 pixels" in text
     assert "with the default routing, `softmax_mlp`; " in text
     assert "routing" not in models_markdown(rows[:1]).split("|---|")[-1]
+    merged = ModelRow("a_reparam", None, None, 2000, Macs(9000), 5, [])
+    assert "listed as they are trained" in models_markdown([merged])
+    assert "listed as they are trained" not in text
