@@ -30,6 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "bench": {"program", "recipes", *_MIDDLE, *_NETWORKS, *_BASE},
     "train": {"evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "evaluate": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "analyze": {"analysis", "report", *_NETWORKS, *_BASE},
     # what those jobs share
     "run": {"plan", "program", *_MIDDLE, *_NETWORKS, *_BASE},
     "plan": {*_BASE},

@@ -1,1 +1,1 @@
-"""What networks cost: parameters and multiply-adds."""
+"""What networks cost (parameters and multiply-adds), and the paper's tables and figures."""

@@ -25,6 +25,9 @@ from pnet_jax.ops.pointwise import dynamic_pointwise
 
 FORMS = ("auto", "grouped", "experts", "matmul", "lanes", "shift", "patches")
 
+# The scope of the products that mix experts, by which a trace of a network tells them from others.
+MIXING = "mixing"
+
 # Above this many input channels the window's pixels side by side cost more memory than they save
 # time.
 _MAX_PATCH_CHANNELS = 8
@@ -32,7 +35,8 @@ _MAX_PATCH_CHANNELS = 8
 
 def mix_kernels(coefficients: jax.Array, experts: jax.Array) -> jax.Array:
     """Each sample's kernel: `[N, K]` and `[K, kh, kw, Ci/groups, Co]` to `[N, kh, kw, ...]`."""
-    mixed = coefficients @ experts.reshape(experts.shape[0], -1)
+    with jax.named_scope(MIXING):
+        mixed = coefficients @ experts.reshape(experts.shape[0], -1)
     return mixed.reshape(-1, *experts.shape[1:])
 
 
@@ -138,7 +142,8 @@ def _mixed_outputs(
     kernel = kernel.transpose(1, 2, 3, 4, 0, 5).reshape(kh, kw, inputs, count * features)
     outputs = _convolve(x, kernel, strides, padding, groups)
     outputs = outputs.reshape(*outputs.shape[:3], groups, count, features // groups)
-    mixed = jnp.einsum("nk,nhwgko->nhwgo", coefficients, outputs)
+    with jax.named_scope(MIXING):
+        mixed = jnp.einsum("nk,nhwgko->nhwgo", coefficients, outputs)
     return mixed.reshape(*mixed.shape[:3], features)
 
 

@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates: by hand for small networks, as published for the large."""
 
 import json
+import math
 import pathlib
 
 import jax
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from pnet_jax.analysis.count import Macs, count_macs, count_parameters
-from pnet_jax.models import create_model
+from pnet_jax.analysis.count import Layer, Macs, count, count_macs, count_parameters
+from pnet_jax.models import create_model, list_models
 from pnet_jax.models.dynamic import DynamicConv
-from pnet_jax.models.layers import Conv
+from pnet_jax.models.layers import BatchNorm, Conv
 
 PUBLISHED = json.loads(
     (pathlib.Path(__file__).parents[1] / "parity" / "published_counts.json").read_text()
@@ -48,6 +49,34 @@ class Dynamic(nn.Module):
         return DynamicConv(8, kernel_size=3, strides=2, groups=8, **fields)(x)
 
 
+class Tokens(nn.Module):
+    """A convolution, attention with a learnt bias, a dynamic linear layer, a classifier."""
+
+    num_experts: int = 4
+    form: str = "auto"
+
+    @nn.compact
+    def __call__(self, images):
+        x = BatchNorm(name="bn")(
+            Conv(6, kernel_size=2, strides=2, name="stem")(images), train=False
+        )
+        x = Mix(name="attn")(x)
+        fields = {"num_experts": self.num_experts, "routing": "sigmoid_linear", "form": self.form}
+        x = DynamicConv(5, name="fc", **fields)(x)
+        return nn.Dense(7, name="head")(x.mean(axis=(1, 2)))
+
+
+class Mix(nn.Module):
+    """Attention of all pixels without linear layers, plus a learnt bias for each."""
+
+    @nn.compact
+    def __call__(self, x):
+        tokens = x.reshape(1, -1, x.shape[-1])
+        scores = jnp.einsum("nqd,nkd->nqk", tokens, tokens)
+        y = nn.softmax(scores) @ tokens
+        return y.reshape(x.shape) + self.param("bias", nn.initializers.zeros, x.shape[1:])
+
+
 def test_static_by_hand():
     """Per output pixel and channel, the kernel's window over the inputs of its group."""
     parts = (8 * 8 * 8 * 27, 8 * 8 * 12 * 9 * 2, 8 * 8 * 12 * 25, 12 * 10)
@@ -70,20 +99,72 @@ def test_total():
     assert Macs(conv_linear=5, mixing=3, routing=1).total == 9
 
 
+def test_layers_by_hand():
+    """In the order of the image, with everything that has parameters, and their sum."""
+    counted = count(Tokens(), 8)
+    stem, norm, mix, fc, head = counted.layers
+    # 2 x 2 kernels at stride 2 with a padding of (2 - 1) // 2 = 0: 4 x 4 pixels.
+    assert stem == Layer("stem", "conv 2x2/2", (4, 4, 6), 72, Macs(conv_linear=16 * 72))
+    assert norm == Layer("bn", "BatchNorm", (), 12, Macs())
+    assert mix == Layer("attn", "attention", (16, 6), 96, Macs(attention=2 * 16 * 16 * 6))
+    assert fc == Layer(
+        "fc",
+        "dynamic conv 1x1",
+        (4, 4, 5),
+        4 * 30 + (6 * 4 + 4),
+        Macs(conv_linear=16 * 30, mixing=4 * 30, routing=6 * 4),
+        num_experts=4,
+        expert_params=4 * 30,
+        router_params=6 * 4 + 4,
+    )
+    assert head == Layer("head", "linear", (7,), 42, Macs(conv_linear=35))
+    assert counted.params == 72 + 12 + 96 + 148 + 42
+    assert counted.macs == Macs(1152 + 480 + 35, 120, 24, 3072)
+    assert counted.macs == count_macs(Tokens(), 8)
+    assert counted.activations == 16 * 6 + 16 * 5 + 7  # neither attention nor routing
+
+
 @pytest.mark.parametrize(
     ("name", "published"),
     [
         ("parameternet_300m", "parameternet_300m_official"),
         ("parameternet_600m", "parameternet_600m_official"),
-        ("ghostnet_300m", "ghostnet_300m"),
+        *((name, name) for name in PUBLISHED if name in list_models() and name != "swin_tiny"),
     ],
 )
-def test_macs_as_published(name, published):
-    """To the digit, with the published code's router."""
-    fields = {} if name == "ghostnet_300m" else {"routing": "sigmoid_linear"}
+def test_as_published(name, published):
+    """To the unit, with the published code's router, in total and summed over layers."""
+    fields = {"routing": "sigmoid_linear"} if name.startswith("parameternet") else {}
     expected = PUBLISHED[published]
     assert expected["resolution"] == 224
-    assert count_macs(create_model(name, **fields), 224) == Macs(**expected["macs"])
+    counted = count(create_model(name, **fields), 224)
+    assert counted.params == expected["params"]
+    assert counted.macs == Macs(**expected["macs"])
+    assert sum(layer.params for layer in counted.layers) == expected["params"]
+    for purpose, macs in expected["macs"].items():
+        assert sum(getattr(layer.macs, purpose) for layer in counted.layers) == macs
+    dynamic = [layer for layer in counted.layers if layer.num_experts is not None]
+    assert len(dynamic) == expected["dynamic_convs"]
+    assert {layer.num_experts for layer in dynamic} <= {4}
+
+
+@pytest.mark.skipif("swin_tiny" not in list_models(), reason="this project has no Swin")
+def test_swin_tiny_as_published():
+    """4.5G in its paper. The recorded figure counts `qkv` and `proj` for one window of each map.
+
+    It took the windows, which these layers see as a batch in PyTorch, for images.
+    """
+    counted = count(create_model("swin_tiny"), 224)
+    assert counted.params == PUBLISHED["swin_tiny"]["params"]
+    assert counted.macs == Macs(conv_linear=4_350_425_088, attention=140_141_568)
+    assert round(counted.macs.total / 1e9, 1) == 4.5
+    one_window = sum(
+        layer.macs.conv_linear // (math.prod(layer.output_shape[:-1]) // 49)
+        if layer.name.split("/")[-1] in ("qkv", "proj") and "attn" in layer.name
+        else layer.macs.conv_linear
+        for layer in counted.layers
+    )
+    assert one_window == PUBLISHED["swin_tiny"]["macs"]["conv_linear"]
 
 
 def test_macs_of_the_other_networks():
