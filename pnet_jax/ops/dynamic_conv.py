@@ -11,7 +11,7 @@ other forms of the same function stand beside it, and `auto` picks by the layer'
 | `matmul`  | 1x1                     | batched matrix product with the mixed kernel      |
 | `lanes`   | 1x1                     | on TPU the kernels of `pointwise_tpu.py`, else `matmul` |
 | `shift`   | depthwise               | shifted inputs times per-sample weights, summed   |
-| `patches` | few input channels      | the window's pixels side by side, then `matmul`   |
+| `patches` | few input channels      | the window's pixels side by side, then `lanes`   |
 | `experts` | anything                | one static convolution with K outputs, then mixed |
 | `grouped` | anything, the reference | `vmap` of a convolution                           |
 """
@@ -84,6 +84,10 @@ def dynamic_conv(
             form = "patches" if few else "experts"
     if form == "experts":
         return _mixed_outputs(x, coefficients, experts, strides, padding, groups)
+    if form == "patches" and groups == 1:
+        patches = _patches(_pad(x, padding), kh, kw, strides)
+        by_pixel = experts.reshape(experts.shape[0], -1, features)
+        return dynamic_pointwise((patches,), coefficients, by_pixel)
     kernels = mix_kernels(coefficients, experts)
     if form == "grouped":
         return jax.vmap(
@@ -93,9 +97,6 @@ def dynamic_conv(
         return _matmul(_pad(x, padding)[:, ::strides, ::strides], kernels[:, 0, 0])
     if form == "shift" and depthwise:
         return depthwise_conv(x, kernels[:, :, :, 0], strides, padding)
-    if form == "patches" and groups == 1:
-        patches = _patches(_pad(x, padding), kh, kw, strides)
-        return _matmul(patches, kernels.reshape(x.shape[0], -1, features))
     if form not in FORMS:
         raise ValueError(f"There is no form {form!r}; the forms are {', '.join(FORMS)}.")
     raise ValueError(

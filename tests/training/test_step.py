@@ -135,6 +135,16 @@ def assert_close(a: Any, b: Any, *, rtol: float, atol: float) -> None:
         np.testing.assert_allclose(left, right, rtol=rtol, atol=atol)
 
 
+def test_the_reference_form_trains_alike(one: Trainer, variables: Any, batch: Batch) -> None:
+    """Twenty steps with every dynamic convolution as it is defined: the same losses."""
+    grouped = trainer(make_mesh("data=1", jax.devices()[:1]), variables, form="grouped")
+    _, expected = grouped.run(batch, steps=20)
+    _, history = one.run(batch, steps=20)
+    losses, expected_losses = ([each["loss"] for each in h] for h in (history, expected))
+    assert expected_losses[-1] < 0.9 * expected_losses[0]
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+
+
 def test_the_loss_falls_on_one_batch(one: Trainer, batch: Batch) -> None:
     state, history = one.run(batch, steps=20)
     losses = [metrics["loss"] for metrics in history]
