@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pnet_jax.models import ghostnet
+from pnet_jax.models import efficientnet, ghostnet, resnet
 from pnet_jax.models.dynamic import check_routing
 from pnet_jax.models.initializers import from_one_draw, trace_init
 
 # A module and the fields that make it the network of that name; each file adds its own.
 _MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    **efficientnet.MODELS,
     **ghostnet.MODELS,
+    **resnet.MODELS,
 }
 
 

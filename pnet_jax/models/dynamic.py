@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnet_jax.models.initializers import he_fan_out, lecun_fan_in
+from pnet_jax.models.layers import conv_padding
 from pnet_jax.ops.dynamic_conv import dynamic_conv
 
 ROUTINGS = ("softmax_mlp", "softmax_linear", "sigmoid_linear")
@@ -59,7 +60,10 @@ def _expert_gain(num_experts: int, routing: str) -> float:
 
 
 class DynamicConv(nn.Module):
-    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels."""
+    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels.
+
+    `padding` is that of `layers.conv_padding`.
+    """
 
     features: int
     kernel_size: int = 1
@@ -69,11 +73,12 @@ class DynamicConv(nn.Module):
     routing: str = "softmax_mlp"
     routing_ratio: float = 0.25
     form: str = "auto"
+    padding: str = "symmetric"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-        """`[N, H, W, C]` to `[N, H', W', features]` with symmetric padding of (kernel - 1) / 2."""
+        """`[N, H, W, C]` to `[N, H', W', features]`."""
         router = Router(self.num_experts, self.routing, self.routing_ratio, name="routing")
         size = self.kernel_size
         shape = (self.num_experts, size, size, x.shape[-1] // self.groups, self.features)
@@ -83,7 +88,7 @@ class DynamicConv(nn.Module):
             router(x, temperature),
             self.param("experts", init, shape),
             strides=self.strides,
-            padding=(size - 1) // 2,
+            padding=conv_padding(self.padding, x, size, self.strides),
             groups=self.groups,
             form=self.form,
         )

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pnet_jax.ops.depthwise import depthwise_conv
+from pnet_jax.ops.padding import Padding, sides
 
 FORMS = ("auto", "grouped", "experts", "matmul", "shift", "patches")
 
@@ -40,7 +41,7 @@ def dynamic_conv(
     experts: jax.Array,
     *,
     strides: int = 1,
-    padding: int = 0,
+    padding: Padding = 0,
     groups: int = 1,
     form: str = "auto",
 ) -> jax.Array:
@@ -51,7 +52,7 @@ def dynamic_conv(
       coefficients: `[N, K]`, each expert's share in each sample's kernel.
       experts: `[K, kh, kw, Ci / groups, Co]`.
       strides: step between output pixels, the same in both directions.
-      padding: zeros added on each of the four sides.
+      padding: zeros added on each of the four sides, or ((top, bottom), (left, right)) zeros.
       groups: channel groups; `groups == Ci == Co` is a depthwise convolution.
       form: one of `FORMS`; all are the same function.
 
@@ -105,18 +106,18 @@ def _pick_form(channels: int, *, pointwise: bool, depthwise: bool, groups: int) 
     return "patches" if groups == 1 and channels <= _MAX_PATCH_CHANNELS else "experts"
 
 
-def _pad(x: jax.Array, padding: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+    return jnp.pad(x, ((0, 0), *sides(padding), (0, 0)))
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int
+    x: jax.Array, kernel: jax.Array, strides: int, padding: Padding, groups: int
 ) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(strides, strides),
-        padding=((padding, padding), (padding, padding)),
+        padding=sides(padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -127,7 +128,7 @@ def _mixed_outputs(
     coefficients: jax.Array,
     experts: jax.Array,
     strides: int,
-    padding: int,
+    padding: Padding,
     groups: int,
 ) -> jax.Array:
     """Convolution is linear in its kernel, so mixing the K outputs equals mixing the K kernels."""
