@@ -34,9 +34,7 @@ _PLAIN = _SQUEEZE | {
 }
 
 
-def to_timm(
-    state_dict: Mapping[str, Tensor], wanted: Collection[str]
-) -> dict[str, Tensor]:
+def to_timm(state_dict: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     """The tensors of an `efficientnet_pytorch` file under timm's names; any other file as it is.
 
     That package counts blocks through all stages; `wanted`, timm's names of the network, tells
