@@ -119,12 +119,24 @@ class Options(NamedTuple):
         )
 
     def conv(self, step: Step, x: jax.Array, temperature: jax.Array | float) -> jax.Array:
-        """Dynamic if the network has experts, unless it is depthwise and strided."""
-        name, *shape = step
-        if self.num_experts is None or (step.groups > 1 and step.strides > 1):
-            return Conv(*shape, padding="same", dtype=self.dtype, name=name)(x)
-        layer = DynamicConv(
-            *shape,
+        """Dynamic if the network has experts, unless the step is depthwise and strided."""
+        name, features, kernel_size, strides, groups = step
+        if self.num_experts is None or (groups > 1 and strides > 1):
+            static = Conv(
+                features,
+                kernel_size,
+                strides,
+                groups,
+                padding="same",
+                dtype=self.dtype,
+                name=name,
+            )
+            return static(x)
+        dynamic = DynamicConv(
+            features,
+            kernel_size,
+            strides,
+            groups,
             num_experts=self.num_experts,
             routing=self.routing,
             routing_ratio=self.routing_ratio,
@@ -133,7 +145,7 @@ class Options(NamedTuple):
             dtype=self.dtype,
             name=name,
         )
-        return layer(x, temperature)
+        return dynamic(x, temperature)
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Writes the small networks of timm that `tests/test_parity_timm.py` compares with.
+"""Writes the small networks of timm that `tests/test_parity.py` compares with.
 
     python tests/parity/make_references.py
 
@@ -75,6 +75,12 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         module.__path__ = []
+
+
+def stand_in_for_what_timm_lacks() -> None:
+    """Makes `import timm` work without torchvision."""
+    if importlib.util.find_spec("torchvision") is None:
+        sys.meta_path.insert(0, _Absent())
 
 
 def efficientnet(arch: list[list[str]], act: type[nn.Module], width: float, depth: float):
@@ -167,8 +173,7 @@ def reference(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    if importlib.util.find_spec("torchvision") is None:
-        sys.meta_path.insert(0, _Absent())
+    stand_in_for_what_timm_lacks()
     torch.manual_seed(0)
     networks = {
         "resnet50": resnet50(base=4),
