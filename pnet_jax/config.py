@@ -58,6 +58,9 @@ class DataConfig:
     # Evaluation takes the central square with this share of the image's shorter side.
     eval_crop: float = 0.875
     random_flip: bool = True
+    # The floats made of the pixels: "imagenet", or what published weights were trained on,
+    # "inception" or "efficientnet_lite".
+    normalization: str = "imagenet"
     # Decoding threads of each host process; each fills a batch, so prefetch_batches of them work.
     num_threads: int = 16
     # Batches decoded ahead of the step.
@@ -150,6 +153,11 @@ class Config:
         _require(
             self.model.dtype in ("float32", "bfloat16"),
             f"config.model.dtype is {self.model.dtype!r}; it must be 'float32' or 'bfloat16'.",
+        )
+        _require(
+            self.data.normalization in ("imagenet", "inception", "efficientnet_lite"),
+            f"config.data.normalization is {self.data.normalization!r}; "
+            f"it must be 'imagenet', 'inception' or 'efficientnet_lite'.",
         )
         _require(
             self.model.bn_statistics in ("batch", "running"),

@@ -209,6 +209,11 @@ def test_ends_of_the_ranges_are_let_through(name: str, value: float) -> None:
             "config.model.dtype is 'float16'; it must be 'float32' or 'bfloat16'.",
         ),
         (
+            {"data__normalization": "vgg"},
+            "config.data.normalization is 'vgg'; it must be 'imagenet', 'inception' or "
+            "'efficientnet_lite'.",
+        ),
+        (
             {"model__bn_statistics": "global"},
             "config.model.bn_statistics is 'global'; it must be 'batch' or 'running'.",
         ),

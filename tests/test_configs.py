@@ -9,6 +9,7 @@ from pnet_jax.config import Config, fingerprint
 from pnet_jax.data.emoji.builder import label_names
 from pnet_jax.errors import UserError
 from pnet_jax.models import list_models
+from pnet_jax.run import build_model
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -25,6 +26,8 @@ def test_all_are_there():
     assert names >= {
         *("pnet300m_22k", "pnet600m_22k", "pnet300m_1k", "pnet600m_1k"),
         *("pnet300m_1k_ft", "pnet600m_1k_ft", "ghostnet300m_22k", "ghostnet300m_1k"),
+        *("efficientnetv2_b0_22k", "efficientnetv2_b0_1k"),
+        *("efficientnetv2_b0_dynamic_22k", "efficientnetv2_b0_dynamic_1k"),
     }
 
 
@@ -34,6 +37,7 @@ def test_is_valid_and_names_its_own_command(path, size):
     module = load(path)
     config = Config.of(module.get_config(size))
     assert config.model.name in list_models()
+    build_model(config)
     assert f"--config=configs/{path.name} " in module.__doc__
     classes = {"imagenet22k": 21841, "imagenet2012": 1000}
     if size == "full":

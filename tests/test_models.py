@@ -1,5 +1,6 @@
 """Networks by name, and their fresh variables (pnet_jax/models/__init__.py)."""
 
+import inspect
 import itertools
 import os
 import subprocess
@@ -17,14 +18,33 @@ from pnet_jax.models.ghostnet import STAGES_300M, STAGES_600M, GhostNet
 
 TINY = {"num_classes": 1500, "stages": STAGES_300M[:1], "width": 0.5}
 
+DYNAMIC = [
+    name for name in list_models() if getattr(create_model(name), "num_experts", None) is not None
+]
+
 
 def test_list_models():
-    assert list_models() == [
-        "ghostnet_300m",
-        "ghostnet_600m",
-        "parameternet_300m",
-        "parameternet_600m",
-    ]
+    assert list_models() == sorted(list_models())
+    assert set(list_models()) >= {
+        *("ghostnet_300m", "ghostnet_600m", "parameternet_300m", "parameternet_600m"),
+        *("efficientnetv2_b0", "efficientnetv2_b1", "efficientnetv2_b2", "efficientnetv2_b3"),
+        *("efficientnetv2_s", "efficientnetv2_b0_dynamic", "efficientnet_lite0", "resnet50"),
+    }
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_takes_what_every_configuration_sets(name):
+    """And the temperature of routing, which a static network ignores."""
+    fields = {
+        "drop_rate": 0.1,
+        "drop_path_rate": 0.1,
+        "bn_groups": 2,
+        "bn_statistics": "running",
+    }
+    model = create_model(name, dtype=jnp.bfloat16, **fields)
+    assert {field: getattr(model, field) for field in fields} == fields
+    call = inspect.signature(type(model).__call__).parameters
+    assert {"images", "train", "temperature"} <= call.keys()
 
 
 def test_create_model_defaults():
@@ -64,8 +84,7 @@ def test_create_model_overrides():
         (
             "vit",
             {},
-            "There is no model 'vit'; there are ghostnet_300m, ghostnet_600m, parameternet_300m, "
-            "parameternet_600m.",
+            f"There is no model 'vit'; there are {', '.join(list_models())}.",
         ),
         (
             "parameternet_300m",
@@ -76,7 +95,19 @@ def test_create_model_overrides():
             "ghostnet_600m",
             {"num_experts": 4},
             "ghostnet_600m is static and has no experts; leave num_experts unset, or take one of "
-            "parameternet_300m, parameternet_600m.",
+            f"{', '.join(DYNAMIC)}.",
+        ),
+        (
+            "resnet50",
+            {"num_experts": 4},
+            "resnet50 is static and has no experts; leave num_experts unset, or take one of "
+            f"{', '.join(DYNAMIC)}.",
+        ),
+        (
+            "resnet50",
+            {"routing": "softmax_mlp"},
+            "resnet50 has no field 'routing'; there are bn_groups, bn_statistics, drop_path_rate, "
+            "drop_rate, dtype, num_classes, width.",
         ),
         (
             "parameternet_300m",

@@ -9,11 +9,14 @@ import numpy as np
 from flax import traverse_util
 
 from pnet_jax.convert.layouts import from_torch_layout, to_torch_layout, torch_shape
-from pnet_jax.convert.names import torch_name
+from pnet_jax.convert.names import efficientnet, torch_name
 from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, list_models
 
 StateDict = dict[str, np.ndarray]
+
+# What the networks' modules call their classifier.
+_CLASSIFIERS = ("classifier", "head")
 
 
 def to_torch(model_name: str, variables: Mapping[str, Any]) -> StateDict:
@@ -46,23 +49,23 @@ def from_torch(
     """Flax variables of `create_model(model_name, **overrides)` from a PyTorch state dict,
     strictly.
 
-    `num_classes` is read off the classifier unless given.
+    `num_classes` is read off the classifier unless given. EfficientNet's weights may also have the
+    names of the `efficientnet_pytorch` packages.
 
     Raises:
       UserError: if a tensor is missing, unexpected or of another shape; all are listed.
     """
-    if "num_classes" not in overrides and "classifier.bias" in state_dict:
-        overrides["num_classes"] = len(state_dict["classifier.bias"])
     try:
-        model = create_model(model_name, **overrides)
+        model = create_model(model_name, **_num_classes(model_name, state_dict) | overrides)
     except ValueError as error:
         raise UserError(str(error)) from error
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     flat = traverse_util.flatten_dict(shapes)
+    wanted = [torch_name(model_name, path, flat.keys()) for path in flat]
+    state_dict = efficientnet.to_timm(state_dict, wanted)
     remaining = {k for k in state_dict if not k.endswith(".num_batches_tracked")}
     problems, variables = [], {}
-    for path, leaf in flat.items():
-        name = torch_name(model_name, path, flat.keys())
+    for (path, leaf), name in zip(flat.items(), wanted, strict=True):
         expected = torch_shape(path, leaf.shape)
         if name not in state_dict:
             problems.append(f"missing: {name} {list(expected)}")
@@ -85,3 +88,15 @@ def from_torch(
             f"routing, width and number of experts):\n  {listed}"
         )
     return traverse_util.unflatten_dict(variables)
+
+
+def _num_classes(model_name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """`{"num_classes": ...}` by the classifier's bias, or nothing if it is not there."""
+    if model_name not in list_models():
+        return {}
+    state_dict = efficientnet.to_timm(state_dict, ())
+    for module in _CLASSIFIERS:
+        bias = torch_name(model_name, ("params", module, "bias"), ())
+        if bias in state_dict:
+            return {"num_classes": len(state_dict[bias])}
+    return {}

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pnet_jax.models import ghostnet
+from pnet_jax.models import efficientnet, ghostnet, resnet
 from pnet_jax.models.dynamic import check_routing
 from pnet_jax.models.initializers import from_one_draw, trace_init
 
 # A module and the fields that make it the network of that name; each file adds its own.
 _MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    **efficientnet.MODELS,
     **ghostnet.MODELS,
+    **resnet.MODELS,
 }
 
 
@@ -48,15 +50,17 @@ def create_model(
     if name not in _MODELS:
         raise ValueError(f"There is no model {name!r}; {nearest(name, list_models())}")
     network, fields = _MODELS[name]
-    known = set(inspect.signature(network).parameters) - {"parent", "name", "stages", "act"}
-    for field in overrides:
-        if field not in known:
-            raise ValueError(f"{name} has no field {field!r}; {nearest(field, sorted(known))}")
+    # What makes the network is not to be overridden.
+    fixed = {"parent", "name", "stages", "stem_features", "act"}
+    known = set(inspect.signature(network).parameters) - fixed
     if "num_experts" not in fields and overrides.get("num_experts") is not None:
         raise ValueError(
             f"{name} is static and has no experts; leave num_experts unset, or take one of "
             f"{', '.join(n for n, (_, f) in sorted(_MODELS.items()) if 'num_experts' in f)}."
         )
+    for field in overrides:
+        if field not in known:
+            raise ValueError(f"{name} has no field {field!r}; {nearest(field, sorted(known))}")
     if "routing" in overrides:
         check_routing(overrides["routing"])
     return network(num_classes=num_classes, dtype=dtype, **(fields | overrides))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnet_jax.models.initializers import he_fan_out, lecun_fan_in
-from pnet_jax.models.layers import Parts, pixel_mean
+from pnet_jax.models.layers import Parts, conv_padding, pixel_mean
 from pnet_jax.ops.dynamic_conv import dynamic_conv
 
 ROUTINGS = ("softmax_mlp", "softmax_linear", "sigmoid_linear")
@@ -63,7 +63,10 @@ def _expert_gain(num_experts: int, routing: str) -> float:
 
 
 class DynamicConv(nn.Module):
-    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels."""
+    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels.
+
+    `padding` is that of `layers.conv_padding`.
+    """
 
     features: int
     kernel_size: int = 1
@@ -73,14 +76,12 @@ class DynamicConv(nn.Module):
     routing: str = "softmax_mlp"
     routing_ratio: float = 0.25
     form: str = "auto"
+    padding: str = "symmetric"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Parts, temperature: jax.Array | float = 1.0) -> jax.Array:
-        """`[N, H, W, C]`, or such parts of the channels, to `[N, H', W', features]`.
-
-        Padding is symmetric, (kernel - 1) / 2 on each side.
-        """
+        """`[N, H, W, C]`, or such parts of the channels, to `[N, H', W', features]`."""
         router = Router(self.num_experts, self.routing, self.routing_ratio, name="routing")
         parts, size = x if isinstance(x, tuple) else (x,), self.kernel_size
         channels = sum(part.shape[-1] for part in parts)
@@ -91,7 +92,7 @@ class DynamicConv(nn.Module):
             router(x, temperature),
             self.param("experts", init, shape),
             strides=self.strides,
-            padding=(size - 1) // 2,
+            padding=conv_padding(self.padding, parts[0], size, self.strides),
             groups=self.groups,
             form=self.form,
         )

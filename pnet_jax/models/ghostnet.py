@@ -175,7 +175,7 @@ class GhostBottleneck(nn.Module):
             y = options.batch_norm("bn_dw")(conv(joined(y)), train=train)
         if self.se_ratio > 0:
             squeezed = make_divisible(self.expansion * self.se_ratio)
-            y = SqueezeExcite(squeezed, options.act, options.dtype, name="se")(y)
+            y = SqueezeExcite(squeezed, options.act, dtype=options.dtype, name="se")(y)
         # Starting at zero, the branch adds nothing and the network is as shallow as its shortcuts
         # (arXiv 1706.02677, section 5.1); without it the first 30,000 images teach next to nothing.
         ghost2 = GhostModule(self.features, _linear, options, nn.initializers.zeros, name="ghost2")

@@ -16,6 +16,7 @@ from jax import lax
 from pnet_jax.models.initializers import he_fan_out
 from pnet_jax.ops.batch_norm import normalize_batch
 from pnet_jax.ops.depthwise import depthwise_conv
+from pnet_jax.ops.padding import Padding, same_padding, sides
 
 # A feature map, or the parts of its channels, which are not copied together before they must be.
 Parts = jax.Array | tuple[jax.Array, ...]
@@ -33,25 +34,39 @@ def pixel_mean(x: Parts) -> jax.Array:
     return jnp.concatenate(means, axis=-1)
 
 
-def make_divisible(value: float, divisor: int = 4) -> int:
-    """A channel count as a multiple of `divisor`, never below 90% of it (arXiv 1801.04381)."""
+def make_divisible(value: float, divisor: int = 4, limit: float = 0.9) -> int:
+    """A channel count as a multiple of `divisor`, never below `limit` of it (arXiv 1801.04381)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
+    return rounded + divisor if rounded < limit * value else rounded
+
+
+def conv_padding(padding: str, x: jax.Array, kernel_size: int, strides: int) -> Padding:
+    """The zeros of a convolution of `x`: "symmetric", (kernel - 1) / 2 on each side, or "same".
+
+    The two differ with strides: TensorFlow's SAME puts fewer zeros at the top and left.
+    """
+    if padding == "symmetric":
+        return (kernel_size - 1) // 2
+    if padding == "same":
+        return same_padding(x.shape[1:3], kernel_size, strides)
+    raise ValueError(f"There is no padding {padding!r}; choose 'symmetric' or 'same'.")
 
 
 class Conv(nn.Module):
-    """A static convolution with explicit symmetric padding of (kernel - 1) / 2."""
+    """A static convolution; `padding` is that of `conv_padding`."""
 
     features: int
     kernel_size: int = 1
     strides: int = 1
     groups: int = 1
     use_bias: bool = False
+    padding: str = "symmetric"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        size, padding = self.kernel_size, (self.kernel_size - 1) // 2
+        size = self.kernel_size
+        padding = conv_padding(self.padding, x, size, self.strides)
         shape = (size, size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", he_fan_out(self.groups), shape).astype(self.dtype)
         x = x.astype(self.dtype)
@@ -62,7 +77,7 @@ class Conv(nn.Module):
                 x,
                 kernel,
                 window_strides=(self.strides, self.strides),
-                padding=((padding, padding), (padding, padding)),
+                padding=sides(padding),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=self.groups,
             )
@@ -110,13 +125,15 @@ class BatchNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by hard sigmoid(W2 act(W1 mean(x))).
+    """Scales channels by gate(W2 act(W1 mean(x))).
 
-    From arXiv 1709.01507, with the gate of MobileNetV3 (arXiv 1905.02244).
+    From arXiv 1709.01507, where the gate is a sigmoid; MobileNetV3 made it the hard sigmoid (arXiv
+    1905.02244).
     """
 
     squeezed_features: int
     act: Callable[[jax.Array], jax.Array]
+    gate: Callable[[jax.Array], jax.Array] = nn.hard_sigmoid
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -126,7 +143,7 @@ class SqueezeExcite(nn.Module):
         gate = self.act(conv(self.squeezed_features, name="conv_reduce")(gate))
         parts = x if isinstance(x, tuple) else (x,)
         ends = list(itertools.accumulate(part.shape[-1] for part in parts))
-        gate = nn.hard_sigmoid(conv(ends[-1], name="conv_expand")(gate))
+        gate = self.gate(conv(ends[-1], name="conv_expand")(gate))
         gates = jnp.split(gate, ends[:-1], axis=-1)
         scaled = tuple(part * gate for part, gate in zip(parts, gates, strict=True))
         return scaled if isinstance(x, tuple) else scaled[0]

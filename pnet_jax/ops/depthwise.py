@@ -12,25 +12,27 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pnet_jax.ops.padding import Padding, sides
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise_conv(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+def depthwise_conv(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> jax.Array:
     """Convolves every channel with its own kernel.
 
     Args:
       x: `[N, H, W, C]`.
       kernel: `[N, kh, kw, C]`, one kernel a sample, or `[1, kh, kw, C]`, one for all.
       strides: step between output pixels, the same in both directions.
-      padding: zeros added on each of the four sides.
+      padding: zeros added on each of the four sides, or ((top, bottom), (left, right)) zeros.
 
     Returns:
-      `[N, (H + 2 padding - kh) // strides + 1, (W + 2 padding - kw) // strides + 1, C]`, in x's
-      dtype.
+      `[N, (H + top + bottom - kh) // strides + 1, (W + left + right - kw) // strides + 1, C]`, in
+      x's dtype.
     """
     return _forward(x, kernel, strides, padding)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+def _forward(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> jax.Array:
     by_row = functools.partial(_shift_and_add_by_row, strides=strides, padding=padding)
     if kernel.shape[0] != 1:
         other = functools.partial(_shift_and_add, strides=strides, padding=padding)
@@ -40,12 +42,12 @@ def _forward(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax
     return lax.platform_dependent(x, kernel, cpu=by_row, default=other)
 
 
-def _forward_saving(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> Any:
+def _forward_saving(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> Any:
     return _forward(x, kernel, strides, padding), (x, kernel)
 
 
 def _backward(
-    strides: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+    strides: int, padding: Padding, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     return (
@@ -57,11 +59,11 @@ def _backward(
 depthwise_conv.defvjp(_forward_saving, _backward)
 
 
-def _pad(x: jax.Array, padding: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+    return jnp.pad(x, ((0, 0), *sides(padding), (0, 0)))
 
 
-def _shift_and_add(x: jax.Array, kernel: jax.Array, *, strides: int, padding: int) -> jax.Array:
+def _shift_and_add(x: jax.Array, kernel: jax.Array, *, strides: int, padding: Padding) -> jax.Array:
     _, kh, kw, _ = kernel.shape
     x = _pad(x, padding)
     height = (x.shape[1] - kh) // strides + 1
@@ -76,7 +78,7 @@ def _shift_and_add(x: jax.Array, kernel: jax.Array, *, strides: int, padding: in
 
 
 def _shift_and_add_by_row(
-    x: jax.Array, kernel: jax.Array, *, strides: int, padding: int
+    x: jax.Array, kernel: jax.Array, *, strides: int, padding: Padding
 ) -> jax.Array:
     """As `_shift_and_add`, in a loop over the kernel's rows.
 
@@ -101,24 +103,25 @@ def _shift_and_add_by_row(
 
 
 def _grouped_convolution(
-    x: jax.Array, kernel: jax.Array, *, strides: int, padding: int
+    x: jax.Array, kernel: jax.Array, *, strides: int, padding: Padding
 ) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel[0, :, :, None],
         window_strides=(strides, strides),
-        padding=((padding, padding), (padding, padding)),
+        padding=sides(padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
 
 
 def _input_gradient(
-    dy: jax.Array, kernel: jax.Array, x_shape: tuple[int, ...], strides: int, padding: int
+    dy: jax.Array, kernel: jax.Array, x_shape: tuple[int, ...], strides: int, padding: Padding
 ) -> jax.Array:
     """The same operation on the output's gradient, spread out by the strides, with flipped taps."""
     _, kh, kw, _ = kernel.shape
     _, height, width, _ = x_shape
+    (top, _), (left, _) = sides(padding)
     spread_height = (dy.shape[1] - 1) * strides + 1
     spread_width = (dy.shape[2] - 1) * strides + 1
     dy = lax.pad(
@@ -126,8 +129,8 @@ def _input_gradient(
         jnp.zeros((), dy.dtype),
         (
             (0, 0, 0),
-            (kh - 1 - padding, height + padding - spread_height, strides - 1),
-            (kw - 1 - padding, width + padding - spread_width, strides - 1),
+            (kh - 1 - top, height + top - spread_height, strides - 1),
+            (kw - 1 - left, width + left - spread_width, strides - 1),
             (0, 0, 0),
         ),
     )
@@ -135,7 +138,7 @@ def _input_gradient(
 
 
 def _kernel_gradient(
-    x: jax.Array, dy: jax.Array, kernel_shape: tuple[int, ...], strides: int, padding: int
+    x: jax.Array, dy: jax.Array, kernel_shape: tuple[int, ...], strides: int, padding: Padding
 ) -> jax.Array:
     """Per tap, the shifted input times the output's gradient, summed over pixels in float32."""
     samples, kh, kw, channels = kernel_shape

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pnet_jax.ops.depthwise import depthwise_conv
+from pnet_jax.ops.padding import Padding, sides
 from pnet_jax.ops.pointwise import dynamic_pointwise
 
 FORMS = ("auto", "grouped", "experts", "matmul", "lanes", "shift", "patches")
@@ -46,7 +47,7 @@ def dynamic_conv(
     experts: jax.Array,
     *,
     strides: int = 1,
-    padding: int = 0,
+    padding: Padding = 0,
     groups: int = 1,
     form: str = "auto",
 ) -> jax.Array:
@@ -58,7 +59,7 @@ def dynamic_conv(
       coefficients: `[N, K]`, each expert's share in each sample's kernel.
       experts: `[K, kh, kw, Ci / groups, Co]`.
       strides: step between output pixels, the same in both directions.
-      padding: zeros added on each of the four sides.
+      padding: zeros added on each of the four sides, or ((top, bottom), (left, right)) zeros.
       groups: channel groups; `groups == Ci == Co` is a depthwise convolution.
       form: one of `FORMS`; all are the same function.
 
@@ -72,7 +73,12 @@ def dynamic_conv(
     coefficients, experts = (a.astype(parts[0].dtype) for a in (coefficients, experts))
     _, kh, kw, _, features = experts.shape
     pointwise = kh == kw == 1 and groups == 1
-    if pointwise and strides == 1 and padding == 0 and form in ("auto", "lanes"):
+    if (
+        pointwise
+        and strides == 1
+        and not any(map(any, sides(padding)))
+        and form in ("auto", "lanes")
+    ):
         return dynamic_pointwise(parts, coefficients, experts[:, 0, 0])
     x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
     depthwise = groups == x.shape[-1] == features
@@ -111,18 +117,18 @@ def _matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
     return (pixels @ kernels).reshape(*x.shape[:3], -1)
 
 
-def _pad(x: jax.Array, padding: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+    return jnp.pad(x, ((0, 0), *sides(padding), (0, 0)))
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int
+    x: jax.Array, kernel: jax.Array, strides: int, padding: Padding, groups: int
 ) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(strides, strides),
-        padding=((padding, padding), (padding, padding)),
+        padding=sides(padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -133,7 +139,7 @@ def _mixed_outputs(
     coefficients: jax.Array,
     experts: jax.Array,
     strides: int,
-    padding: int,
+    padding: Padding,
     groups: int,
 ) -> jax.Array:
     """Convolution is linear in its kernel, so mixing the K outputs equals mixing the K kernels."""

@@ -37,10 +37,15 @@ def decay_mask(params: Any) -> Any:
 
 
 def layer_index(path: tuple[str, ...]) -> int:
-    """0 for the stem, 1 + i for stage i of the table, and the largest number for the head."""
-    if stage := re.match(r"blocks_(\d+)_", path[0]):
+    """0 for the stem, more for each stage, and the largest number for the head.
+
+    The names are those of the networks in `models`: stages are `blocks_I_*` (GhostNet,
+    EfficientNet), `layerI_*` (ResNet) or `layers_I_*` (Swin).
+    """
+    if stage := re.match(r"(?:blocks_|layers_|layer)(\d+)_", path[0]):
         return 1 + int(stage[1])
-    return 0 if path[0] in ("conv_stem", "bn1") else 1000
+    stem = re.match(r"conv_stem|conv1|bn1|patch_embed", path[0])
+    return 0 if stem else 1000
 
 
 def layer_scales(params: Any, decay: float) -> Any:

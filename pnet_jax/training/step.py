@@ -55,7 +55,7 @@ def make_train_step(
         images = batch["image"]
         if config.data.random_flip:
             images = random_flip(images, flip_key)
-        images = normalize(images, model.dtype)
+        images = normalize(images, model.dtype, config.data.normalization)
         temperature = temperature_at(
             state.step, config.temperature, steps_per_epoch=steps_per_epoch
         )
@@ -126,7 +126,7 @@ def make_eval_step(
         temperature = temperature_at(step, config.temperature, steps_per_epoch=steps_per_epoch)
         logits: Any = model.apply(
             variables,
-            normalize(batch["image"], model.dtype),
+            normalize(batch["image"], model.dtype, config.data.normalization),
             train=False,
             temperature=temperature,
         )

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from pnet_jax.augment.normalize import MEAN, STD, normalize
+from pnet_jax.augment.normalize import MEAN, NORMALIZATIONS, STD, normalize
+from pnet_jax.config import Config, DataConfig
 
 
 def test_constants_are_those_of_imagenet():
@@ -25,6 +26,24 @@ def test_numbers(rng):
     np.testing.assert_allclose(normal[0, 0, 2], [0.0056, 0.1352, 0.3568], atol=1e-4)
     expected = (np.float64(images) - np.float64(MEAN)) / np.float64(STD)
     np.testing.assert_allclose(normal, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_other_normalizations(rng):
+    """The same for all channels: [-1, 1], and EfficientNet-Lite's (x - 127) / 128."""
+    images = rng.integers(0, 256, size=(4, 5, 6, 3), dtype=np.uint8)
+    by_hand = {
+        "inception": np.float64(images) / 127.5 - 1,
+        "efficientnet_lite": (np.float64(images) - 127) / 128,
+    }
+    assert NORMALIZATIONS.keys() == {"imagenet"} | by_hand.keys()
+    np.testing.assert_array_equal(normalize(images, normalization="imagenet"), normalize(images))
+    for name, expected in by_hand.items():
+        np.testing.assert_allclose(normalize(images, normalization=name), expected, atol=1e-6)
+
+
+def test_normalizations_are_those_that_a_configuration_may_name():
+    for name in NORMALIZATIONS:
+        Config(data=DataConfig(normalization=name)).validate()
 
 
 def test_bfloat16_is_rounded_once(rng):

@@ -17,6 +17,8 @@ PUBLISHED = {
     "keys_parameternet_300m_official": ("parameternet_300m", {"routing": "sigmoid_linear"}),
     "keys_parameternet_600m_official": ("parameternet_600m", {"routing": "sigmoid_linear"}),
     "keys_ghostnet_300m": ("ghostnet_300m", {}),
+    "keys_resnet50": ("resnet50", {}),
+    "keys_efficientnetv2_b0": ("efficientnetv2_b0", {}),
 }
 TINY = {"width": 0.1, "num_classes": 3}
 
@@ -35,6 +37,56 @@ def test_names_and_shapes_are_the_published_ones(file):
     published = json.loads((KEYS / f"{file}.json").read_text())
     state_dict = to_torch(name, random_variables(name, **overrides))
     assert {key: list(tensor.shape) for key, tensor in state_dict.items()} == published
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "efficientnetv2_s", "efficientnetv2_b0_dynamic", "efficientnet_lite0"]
+)
+def test_round_trip_of_the_other_networks_is_bitwise(name):
+    """With the number of classes read off the classifier, whatever it is called."""
+    variables = random_variables(name, **TINY)
+    back = from_torch(name, to_torch(name, variables), width=0.1)
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+def test_names_of_the_efficientnet_pytorch_packages_are_understood():
+    """As they count: blocks through all stages, batch norms from 0, in a block that expands."""
+    name = "efficientnet_lite0"
+    variables = random_variables(name, **TINY)
+    theirs = {
+        "conv_stem": "_conv_stem",
+        "bn1": "_bn0",
+        "conv_head": "_conv_head",
+        "bn2": "_bn1",
+        "classifier": "_fc",
+        "blocks.0.0.conv_dw": "_blocks.0._depthwise_conv",
+        "blocks.0.0.bn1": "_blocks.0._bn1",
+        "blocks.0.0.conv_pw": "_blocks.0._project_conv",
+        "blocks.0.0.bn2": "_blocks.0._bn2",
+    }
+    blocks = [(stage, i) for stage, count in enumerate((2, 2, 3, 3, 4, 1), 1) for i in range(count)]
+    for number, (stage, index) in enumerate(blocks, start=1):
+        theirs |= {
+            f"blocks.{stage}.{index}.{ours}": f"_blocks.{number}.{other}"
+            for ours, other in {
+                "conv_pw": "_expand_conv",
+                "bn1": "_bn0",
+                "conv_dw": "_depthwise_conv",
+                "bn2": "_bn1",
+                "conv_pwl": "_project_conv",
+                "bn3": "_bn2",
+            }.items()
+        }
+    foreign = {}
+    for key, tensor in to_torch(name, variables).items():
+        module, _, leaf = key.rpartition(".")
+        foreign[f"{theirs[module]}.{leaf}"] = tensor
+    back = from_torch(name, foreign, width=0.1)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+    foreign["_blocks.16._bn2.bias"] = np.zeros(1)
+    with pytest.raises(UserError, match=r"unexpected: _blocks\.16\._bn2\.bias"):
+        from_torch(name, foreign, width=0.1)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_600m", "parameternet_300m"])

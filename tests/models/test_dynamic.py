@@ -92,6 +92,8 @@ def test_a_new_temperature_does_not_recompile(rng):
         {"features": 8},
         {"features": 6, "kernel_size": 5, "strides": 2, "groups": 6},
         {"features": 8, "kernel_size": 3, "strides": 2},
+        {"features": 8, "kernel_size": 3, "strides": 2, "padding": "same"},
+        {"features": 6, "kernel_size": 3, "strides": 2, "groups": 6, "padding": "same"},
     ],
 )
 def test_dynamic_conv_is_a_static_one_for_each_sample(rng, fields):

@@ -34,6 +34,11 @@ def test_make_divisible(value, divisor, expected):
     assert make_divisible(value, divisor) == expected
 
 
+def test_make_divisible_without_a_limit():
+    """EfficientNetV2 rounds to the nearest: 16 channels at width 1.2 stay 16."""
+    assert [make_divisible(19.2, 8), make_divisible(19.2, 8, limit=0.0)] == [24, 16]
+
+
 @pytest.mark.parametrize(
     ("channels", "fields"),
     [
@@ -66,6 +71,41 @@ def test_conv_is_the_one_of_flax(rng, channels, fields):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     assert narrow.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float32(narrow), expected, rtol=0.1, atol=0.2)
+
+
+@pytest.mark.parametrize("groups", [1, 6])
+@pytest.mark.parametrize(("kernel_size", "strides"), [(3, 2), (5, 2), (3, 1), (1, 2)])
+def test_same_padding_is_the_one_of_flax(rng, groups, kernel_size, strides):
+    """TensorFlow's SAME, on an even and an odd side; symmetric padding differs by a pixel."""
+    fields = {"features": 6, "kernel_size": kernel_size, "strides": strides, "groups": groups}
+    ours = Conv(**fields, padding="same")
+    flax = nn.Conv(
+        6,
+        (kernel_size, kernel_size),
+        strides,
+        padding="SAME",
+        feature_group_count=groups,
+        use_bias=False,
+    )
+    x = jnp.float32(rng.normal(size=(2, 8, 7, 6)))
+    variables = random_variables(rng, ours, x)
+
+    @jax.jit
+    def compute(variables, x):
+        layers = (ours, flax, Conv(**fields))
+        return [layer.apply(variables, x) for layer in layers]
+
+    y, expected, symmetric = compute(variables, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    assert y.shape == symmetric.shape
+    differs = bool(np.abs(y - symmetric).max() > 1e-3)
+    assert differs == (kernel_size > 1 and strides > 1)
+
+
+def test_unknown_padding(rng, key):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole sentence is compared
+        Conv(4, padding="valid").init(key, jnp.zeros((1, 2, 2, 3)))
+    assert str(error.value) == "There is no padding 'valid'; choose 'symmetric' or 'same'."
 
 
 def batch(rng, samples=8):
@@ -173,6 +213,22 @@ def test_squeeze_excite(rng):
     narrow = SqueezeExcite(squeezed_features=2, act=nn.relu, dtype=jnp.bfloat16)
     y = jax.eval_shape(narrow.apply, {"params": params}, x.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
+
+
+def test_squeeze_excite_with_another_gate(rng):
+    x = rng.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    layers = [SqueezeExcite(2, nn.relu, gate) for gate in (nn.sigmoid, nn.hard_sigmoid)]
+    variables = random_variables(rng, layers[0], x)
+    soft, hard = (np.asarray(layer.apply(variables, x) / x) for layer in layers)
+    np.testing.assert_allclose(soft, 1 / (1 + np.exp(-_gate_logits(variables, x))), rtol=1e-5)
+    np.testing.assert_allclose(hard, np.clip(_gate_logits(variables, x) / 6 + 0.5, 0, 1), atol=1e-6)
+
+
+def _gate_logits(variables, x):
+    reduce, expand = (variables["params"][name] for name in ("conv_reduce", "conv_expand"))
+    y = np.maximum(x.mean(axis=(1, 2)) @ reduce["kernel"][0, 0] + reduce["bias"], 0)
+    y = y @ expand["kernel"][0, 0] + expand["bias"]
+    return np.broadcast_to(y[:, None, None], x.shape)
 
 
 def test_drop_path_keeps_whole_samples_and_scales_them(key):

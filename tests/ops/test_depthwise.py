@@ -10,6 +10,7 @@ from jax import lax
 
 from pnet_jax.ops import depthwise
 from pnet_jax.ops.depthwise import depthwise_conv
+from pnet_jax.ops.padding import sides
 
 # Each program here runs once: time spent on optimising its machine code would be lost.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -25,7 +26,7 @@ def xla_depthwise(x, kernel, strides, padding):
             image[None],
             kernel[:, :, None],
             window_strides=(strides, strides),
-            padding=((padding, padding), (padding, padding)),
+            padding=sides(padding),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=image.shape[-1],
         )[0]
@@ -35,7 +36,7 @@ def xla_depthwise(x, kernel, strides, padding):
 
 def windows_in_float64(x, kernel, strides, padding):
     """The definition, as one einsum over every window."""
-    x = np.pad(np.float64(x), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    x = np.pad(np.float64(x), ((0, 0), *sides(padding), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[1:3], axis=(1, 2))
     kernel = np.broadcast_to(np.float64(kernel), (x.shape[0], *kernel.shape[1:]))
     return np.einsum("nhwcij,nijc->nhwc", windows[:, ::strides, ::strides], kernel)
@@ -50,7 +51,7 @@ def draw(rng, kernel_size, kernels=SAMPLES):
 @pytest.mark.parametrize("kernels", [1, SAMPLES])
 @pytest.mark.parametrize(
     ("kernel_size", "strides", "padding"),
-    [(1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 2, 2), (3, 1, 4)],
+    [(1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 2, 2), (3, 1, 4), (3, 2, ((0, 1), (1, 1)))],
 )
 def test_values_and_gradients(rng, kernels, kernel_size, strides, padding):
     """Padding up to and beyond the kernel, and strides that leave pixels over, included."""

@@ -22,6 +22,9 @@ LAYERS = {
     "depthwise 3x3": ((3, 1, 1, 6, 6, 6), ("auto", "shift", "experts")),
     "depthwise 5x5, strided": ((5, 2, 2, 6, 6, 6), ("shift", "experts")),
     "stem 3x3, strided": ((3, 2, 1, 3, 1, 8), ("auto", "patches", "experts")),
+    "full 3x3, strided, one side": ((3, 2, ((0, 1), (1, 1)), 9, 1, 4), ("auto", "experts")),
+    "depthwise 3x3, one side": ((3, 2, ((0, 1), (1, 0)), 6, 6, 6), ("auto", "shift", "experts")),
+    "stem 3x3, one side": ((3, 2, ((1, 0), (0, 1)), 3, 1, 8), ("auto", "patches")),
     "full 5x5": ((5, 1, 2, 9, 1, 4), ("auto", "patches", "experts")),
     "grouped 3x3, strided": ((3, 2, 1, 6, 2, 8), ("auto", "experts")),
 }

@@ -125,6 +125,31 @@ def test_layers_of_a_network() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [("resnet50", (3, 4, 6, 3)), ("efficientnetv2_b0", (1, 2, 2, 3, 5, 8))],
+)
+def test_layers_of_the_other_convolutional_networks(name: str, stages: tuple[int, ...]) -> None:
+    """Stem, stages, head, and every matrix decays."""
+    params = params_of(create_model(name, width=0.1))
+    indices = [layer_index((module,)) for module in params]
+    first = int(name == "resnet50")  # which counts its stages from 1
+    expected = {first + 1 + stage: blocks for stage, blocks in enumerate(stages)}
+    head = len(params) - 2 - sum(stages)
+    assert {index: indices.count(index) for index in indices} == {0: 2, **expected, 1000: head}
+    scales = layer_scales(params, 0.5)
+    assert set(jax.tree.leaves(scales["bn1"])) == {0.5 ** (len(stages) + 1)}
+    assert set(jax.tree.leaves(scales["classifier"])) == {1.0}
+    assert decay_mask(params) == jax.tree.map(lambda leaf: len(leaf.shape) > 1, params)
+
+
+def test_layers_of_a_transformer_in_stages() -> None:
+    """Swin's names: a stage's blocks and the merging of patches are one layer."""
+    names = ("patch_embed", "layers_0_blocks_1", "layers_2_downsample", "layers_2_blocks_17")
+    assert [layer_index((name, "attn", "qkv", "kernel")) for name in names] == [0, 1, 3, 3]
+    assert [layer_index((name, "bias")) for name in ("norm", "head")] == [1000, 1000]
+
+
 def test_all_blocks_of_a_stage_are_one_layer() -> None:
     params = params_of(create_model("parameternet_300m", width=0.1))
     stages: dict[int, int] = {}

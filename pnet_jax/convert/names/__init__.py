@@ -7,14 +7,16 @@ wants.
 import re
 from collections.abc import Collection
 
-from pnet_jax.convert.names import ghostnet
+from pnet_jax.convert.names import efficientnet, ghostnet, resnet
 
 Rules = tuple[tuple[str, str], ...]
 
 # By the beginning of the model's name. A family's rules come before the rules of all.
 _FAMILIES: dict[str, Rules] = {
+    "efficientnet": efficientnet.RULES,
     "ghostnet": ghostnet.RULES,
     "parameternet": ghostnet.RULES,
+    "resnet": resnet.RULES,
 }
 _OF_ALL: Rules = (
     (r"(?<=\.routing)\.hidden(?=\.)", ".0"),
