@@ -15,6 +15,9 @@ from pnet_jax.models import create_model, list_models
 
 StateDict = dict[str, np.ndarray]
 
+# The classifier has another name in each family.
+_CLASSIFIER_BIASES = ("classifier.bias", "head.fc.bias")
+
 
 def to_torch(model_name: str, variables: Mapping[str, Any]) -> StateDict:
     """The published PyTorch names and layouts of a network's `params` and `batch_stats`.
@@ -51,8 +54,9 @@ def from_torch(
     Raises:
       UserError: if a tensor is missing, unexpected or of another shape; all are listed.
     """
-    if "num_classes" not in overrides and "classifier.bias" in state_dict:
-        overrides["num_classes"] = len(state_dict["classifier.bias"])
+    for bias in _CLASSIFIER_BIASES:
+        if "num_classes" not in overrides and bias in state_dict:
+            overrides["num_classes"] = len(state_dict[bias])
     try:
         model = create_model(model_name, **overrides)
     except ValueError as error:
@@ -84,4 +88,4 @@ def from_torch(
             f"name, "
             f"routing, width and number of experts):\n  {listed}"
         )
-    return traverse_util.unflatten_dict(variables)
+    return {"batch_stats": {}} | traverse_util.unflatten_dict(variables)

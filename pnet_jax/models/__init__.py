@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pnet_jax.models import ghostnet
+from pnet_jax.models import ghostnet, swin
 from pnet_jax.models.dynamic import check_routing
 from pnet_jax.models.initializers import from_one_draw, trace_init
 
 # A module and the fields that make it the network of that name; each file adds its own.
 _MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **ghostnet.MODELS,
+    **swin.MODELS,
 }
+_OWN_FIELDS = {"parent", "name", "stages", "act", "embed_dim", "depths", "num_heads"}
 
 
 def list_models() -> list[str]:
@@ -39,7 +41,7 @@ def create_model(
 
     Returns:
       A module with `model.apply(variables, images, train=False)` -> logits and the collections
-      `params` and `batch_stats`.
+      `params` and, with batch norm, `batch_stats`.
 
     Raises:
       ValueError: for an unknown name or field, with the nearest one, for an unknown routing, and
@@ -48,7 +50,7 @@ def create_model(
     if name not in _MODELS:
         raise ValueError(f"There is no model {name!r}; {nearest(name, list_models())}")
     network, fields = _MODELS[name]
-    known = set(inspect.signature(network).parameters) - {"parent", "name", "stages", "act"}
+    known = _fields_of(network)
     for field in overrides:
         if field not in known:
             raise ValueError(f"{name} has no field {field!r}; {nearest(field, sorted(known))}")
@@ -62,12 +64,22 @@ def create_model(
     return network(num_classes=num_classes, dtype=dtype, **(fields | overrides))
 
 
+def has_batch_norm(name: str) -> bool:
+    """Whether the network of that name has the fields `bn_groups` and `bn_statistics`."""
+    return "bn_groups" in _fields_of(_MODELS[name][0])
+
+
+def _fields_of(network: Callable[..., nn.Module]) -> set[str]:
+    """The fields that may be overridden: not those that make the network the one of its name."""
+    return set(inspect.signature(network).parameters) - _OWN_FIELDS
+
+
 def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     """Fresh `params` and `batch_stats`, as from `model.init` at a tenth of its compile time.
 
     Only the parameters leave the compiled function, so XLA drops the forward pass that made them;
-    the running statistics start at mean 0 and variance 1. The distribution is that of `model.init`;
-    the values with the same key are not.
+    the running statistics start at mean 0 and variance 1, or are `{}` without batch norm. The
+    distribution is that of `model.init`; the values with the same key are not.
     """
     images = jnp.zeros((1, 32, 32, 3))
     shapes, total = trace_init(lambda: model.init(key, images))

@@ -1,12 +1,13 @@
 """DynamicConv and the routers of its experts (ParameterNet, arXiv 2306.14525, section 3.3)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pnet_jax.models.initializers import he_fan_out, lecun_fan_in
+from pnet_jax.models.initializers import Normal, he_fan_out, lecun_fan_in
 from pnet_jax.ops.dynamic_conv import dynamic_conv
 
 ROUTINGS = ("softmax_mlp", "softmax_linear", "sigmoid_linear")
@@ -59,7 +60,11 @@ def _expert_gain(num_experts: int, routing: str) -> float:
 
 
 class DynamicConv(nn.Module):
-    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels."""
+    """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels.
+
+    The bias, where there is one, is one for all experts. `kernel_init(groups, gain)` is the
+    distribution of a static kernel times `gain`.
+    """
 
     features: int
     kernel_size: int = 1
@@ -69,6 +74,8 @@ class DynamicConv(nn.Module):
     routing: str = "softmax_mlp"
     routing_ratio: float = 0.25
     form: str = "auto"
+    use_bias: bool = False
+    kernel_init: Callable[[int, float], Normal] = he_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -77,8 +84,8 @@ class DynamicConv(nn.Module):
         router = Router(self.num_experts, self.routing, self.routing_ratio, name="routing")
         size = self.kernel_size
         shape = (self.num_experts, size, size, x.shape[-1] // self.groups, self.features)
-        init = he_fan_out(self.groups, _expert_gain(self.num_experts, self.routing))
-        return dynamic_conv(
+        init = self.kernel_init(self.groups, _expert_gain(self.num_experts, self.routing))
+        y = dynamic_conv(
             x.astype(self.dtype),
             router(x, temperature),
             self.param("experts", init, shape),
@@ -87,3 +94,6 @@ class DynamicConv(nn.Module):
             groups=self.groups,
             form=self.form,
         )
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y

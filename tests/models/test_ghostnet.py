@@ -38,6 +38,7 @@ def static_options(**fields):
         routing="softmax_mlp",
         routing_ratio=0.25,
         form="auto",
+        num_branches=1,
         bn_groups=1,
         bn_statistics="batch",
         dtype=jnp.float32,

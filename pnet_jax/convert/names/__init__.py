@@ -7,7 +7,7 @@ wants.
 import re
 from collections.abc import Collection
 
-from pnet_jax.convert.names import ghostnet
+from pnet_jax.convert.names import ghostnet, swin
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -15,6 +15,7 @@ Rules = tuple[tuple[str, str], ...]
 _FAMILIES: dict[str, Rules] = {
     "ghostnet": ghostnet.RULES,
     "parameternet": ghostnet.RULES,
+    "swin": swin.RULES,
 }
 _OF_ALL: Rules = (
     (r"(?<=\.routing)\.hidden(?=\.)", ".0"),
