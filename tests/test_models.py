@@ -12,19 +12,21 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from pnet_jax.models import create_model, init_variables, list_models
+from pnet_jax.models import create_model, has_batch_norm, init_variables, list_models
 from pnet_jax.models.ghostnet import STAGES_300M, STAGES_600M, GhostNet
 
 TINY = {"num_classes": 1500, "stages": STAGES_300M[:1], "width": 0.5}
 
 
 def test_list_models():
-    assert list_models() == [
-        "ghostnet_300m",
-        "ghostnet_600m",
-        "parameternet_300m",
-        "parameternet_600m",
-    ]
+    names = list_models()
+    assert names == sorted(names)
+    assert set(names) >= {
+        *("ghostnet_300m", "ghostnet_600m", "parameternet_300m", "parameternet_600m"),
+        *("ghostnet_100", "ghostnet_130", "ghostnet_300m_reparam"),
+        *("swin_300m", "swin_300m_dynamic", "swin_1g", "swin_2g"),
+        *("swin_tiny", "swin_small", "swin_base"),
+    }
 
 
 def test_create_model_defaults():
@@ -64,8 +66,7 @@ def test_create_model_overrides():
         (
             "vit",
             {},
-            "There is no model 'vit'; there are ghostnet_300m, ghostnet_600m, parameternet_300m, "
-            "parameternet_600m.",
+            f"There is no model 'vit'; there are {', '.join(list_models())}.",
         ),
         (
             "parameternet_300m",
@@ -76,7 +77,7 @@ def test_create_model_overrides():
             "ghostnet_600m",
             {"num_experts": 4},
             "ghostnet_600m is static and has no experts; leave num_experts unset, or take one of "
-            "parameternet_300m, parameternet_600m.",
+            f"{', '.join(n for n in list_models() if create_model(n).num_experts is not None)}.",
         ),
         (
             "parameternet_300m",
@@ -92,10 +93,21 @@ def test_create_model_refuses_in_a_sentence(name, overrides, sentence):
     assert str(error.value) == sentence
 
 
-@pytest.mark.parametrize("field", ["stages", "act", "parent"])
-def test_what_makes_the_network_is_not_to_be_overridden(field):
-    with pytest.raises(ValueError, match=f"has no field '{field}'"):
-        create_model("ghostnet_300m", **{field: None})
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        *(("ghostnet_300m", field) for field in ("stages", "act", "parent")),
+        *(("swin_tiny", field) for field in ("embed_dim", "depths", "num_heads", "bn_groups")),
+    ],
+)
+def test_what_makes_the_network_is_not_to_be_overridden(name, field):
+    with pytest.raises(ValueError, match=f"{name} has no field '{field}'"):
+        create_model(name, **{field: None})
+
+
+def test_has_batch_norm():
+    assert has_batch_norm("parameternet_600m")
+    assert not has_batch_norm("swin_tiny")
 
 
 @pytest.fixture(scope="module")

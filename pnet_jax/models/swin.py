@@ -5,15 +5,15 @@ but for the third, 24 channels a head instead of 32, and have the widths 24, 48 
 stage is the deepest that stays within the name's budget. MACs are those of one image of 224 x 224,
 the two products of attention among them; parameters are with 1,000 classes.
 
-| name                 | channels | blocks     | heads        |          MACs | parameters |
-|----------------------|----------|------------|--------------|---------------|------------|
-| `swin_300m`          | 24       | 2, 2, 5, 2 | 1, 2, 4, 8   |             - |          - |
-| `swin_300m_dynamic`  | 24       | 2, 2, 5, 2 | 1, 2, 4, 8   |             - |          - |
-| `swin_1g`            | 48       | 2, 2, 4, 2 | 2, 4, 8, 16  |             - |          - |
-| `swin_2g`            | 72       | 2, 2, 3, 2 | 3, 6, 12, 24 |             - |          - |
-| `swin_tiny`          | 96       | 2, 2, 6, 2 | 3, 6, 12, 24 |             - | 28,288,354 |
-| `swin_small`         | 96       | 2, 2, 18, 2| 3, 6, 12, 24 |             - | 49,606,258 |
-| `swin_base`          | 128      | 2, 2, 18, 2| 4, 8, 16, 32 |             - | 87,768,224 |
+| name                | channels | blocks      | heads        |           MACs | parameters |
+|---------------------|----------|-------------|--------------|----------------|------------|
+| `swin_300m`         | 24       | 2, 2, 5, 2  | 1, 2, 4, 8   |    286,270,464 |  1,819,738 |
+| `swin_300m_dynamic` | 24       | 2, 2, 5, 2  | 1, 2, 4, 8   |    293,337,360 |  7,285,170 |
+| `swin_1g`           | 48       | 2, 2, 4, 2  | 2, 4, 8, 16  |    980,697,600 |  6,399,428 |
+| `swin_2g`           | 72       | 2, 2, 3, 2  | 3, 6, 12, 24 |  1,953,225,216 | 13,076,518 |
+| `swin_tiny`         | 96       | 2, 2, 6, 2  | 3, 6, 12, 24 |  4,490,566,656 | 28,288,354 |
+| `swin_small`        | 96       | 2, 2, 18, 2 | 3, 6, 12, 24 |  8,740,875,264 | 49,606,258 |
+| `swin_base`         | 128      | 2, 2, 18, 2 | 4, 8, 16, 32 | 15,430,946,816 | 87,768,224 |
 """
 
 from collections.abc import Callable

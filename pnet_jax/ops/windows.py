@@ -26,12 +26,12 @@ class _Axis(NamedTuple):
         return cls(length, length, 0) if length <= window else cls(length, window, shift)
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         return -(-self.length // self.window)
 
     @property
     def padded(self) -> int:
-        return self.count * self.window
+        return self.number * self.window
 
     def parts(self) -> np.ndarray:
         """Of each shifted position: 0, or 1 if from the start of the map, or 2 if padding."""
@@ -56,14 +56,14 @@ class Windows(NamedTuple):
         missing = (rows.padded - rows.length, columns.padded - columns.length)
         x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
         x = jnp.roll(x, (-rows.shift, -columns.shift), axis=(1, 2))
-        x = x.reshape(-1, rows.count, rows.window, columns.count, columns.window, channels)
+        x = x.reshape(-1, rows.number, rows.window, columns.number, columns.window, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5)
-        return x.reshape(x.shape[0], rows.count * columns.count, -1, channels)
+        return x.reshape(x.shape[0], rows.number * columns.number, -1, channels)
 
     def join(self, x: jax.Array) -> jax.Array:
         """The inverse of `cut`."""
         (rows, columns), channels = self, x.shape[-1]
-        x = x.reshape(-1, rows.count, columns.count, rows.window, columns.window, channels)
+        x = x.reshape(-1, rows.number, columns.number, rows.window, columns.window, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows.padded, columns.padded, channels)
         x = jnp.roll(x, (rows.shift, columns.shift), axis=(1, 2))
         return x[:, : rows.length, : columns.length]
@@ -77,8 +77,8 @@ class Windows(NamedTuple):
         if not parts.any():
             return None
         rows, columns = self
-        parts = parts.reshape(rows.count, rows.window, columns.count, columns.window)
-        parts = parts.transpose(0, 2, 1, 3).reshape(rows.count * columns.count, -1)
+        parts = parts.reshape(rows.number, rows.window, columns.number, columns.window)
+        parts = parts.transpose(0, 2, 1, 3).reshape(rows.number * columns.number, -1)
         return parts[:, :, None] == parts[:, None, :]
 
     def relative_positions(self, largest: int) -> np.ndarray:

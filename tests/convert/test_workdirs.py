@@ -69,6 +69,25 @@ def test_there_and_back(workdir, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, restored, expected)
 
 
+def test_branches_are_merged(tmp_path, capsys):
+    """What is written is the plain network, to its last key."""
+    name, width = "ghostnet_300m_reparam", 0.1
+    model = create_model(name, num_classes=3, width=width)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"name": name}}))
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        checkpoints.save(10, ones | {"ema": ones}, None)
+    out = tmp_path / "w.safetensors"
+    assert main(["to-torch", "--workdir", str(tmp_path), "--out", str(out)]) == 0
+    assert "ghostnet_300m, step 10" in capsys.readouterr().out
+    plain = from_torch("ghostnet_300m", read_weights(out), width=width)
+    # Four 3x3 kernels of ones and a 1x1 one, each by a batch norm of variance and scale one.
+    kernel = plain["params"]["conv_stem"]["kernel"] * plain["params"]["bn1"]["scale"]
+    np.testing.assert_allclose(kernel[1, 1] / np.sqrt(1 + 1e-5), 5 / np.sqrt(1 + 1e-5), rtol=1e-6)
+    np.testing.assert_allclose(kernel[0, 1] / np.sqrt(1 + 1e-5), 4 / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
