@@ -1,9 +1,8 @@
 """Swin-300M with dynamic linear layers on ImageNet-22K (arXiv 2306.14525).
 
-    python -m pnet_jax.main --config=configs/swin_300m_dynamic_22k.py
-    --workdir=runs/swin_300m_dynamic_22k
+    python -m pnet_jax.main --config=configs/swin_300m_dynamic_22k.py --workdir=runs/swin_dyn_22k
     python -m pnet_jax.main --config=configs/swin_300m_dynamic_22k.py:demo
-    --workdir=runs/swin_300m_dynamic_22k_demo
+    --workdir=runs/swin_dyn_22k_demo
 
 Expected: after fine-tuning on ImageNet-1K, 2.2 points of top-1 more than from scratch (paper).
   The second command is the same recipe at laptop size.

@@ -25,6 +25,8 @@ def test_all_are_there():
     assert names >= {
         *("pnet300m_22k", "pnet600m_22k", "pnet300m_1k", "pnet600m_1k"),
         *("pnet300m_1k_ft", "pnet600m_1k_ft", "ghostnet300m_22k", "ghostnet300m_1k"),
+        *("swin_tiny_22k", "swin_300m_22k", "swin_300m_dynamic_22k"),
+        *("swin_tiny_1k", "swin_300m_1k", "swin_300m_dynamic_1k"),
     }
 
 
