@@ -11,9 +11,9 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from pnet_jax.config import Config
+from pnet_jax.config import Config, ModelConfig
 from pnet_jax.errors import UserError
-from pnet_jax.models import create_model
+from pnet_jax.models import create_model, has_batch_norm, list_models
 from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.parallel.mesh import batch_sharding, replicated
 from pnet_jax.parallel.sharding import tree_sharding
@@ -117,6 +117,14 @@ def model_of(fields: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The network of a configuration's `model` fields. Raises UserError if there is none."""
     given = {key: value for key, value in fields.items() if value is not None}
     name, dtype = given.pop("name"), jnp.dtype(given.pop("dtype", "float32"))
+    if name in list_models() and not has_batch_norm(name):
+        for field in ("bn_groups", "bn_statistics"):
+            default = getattr(ModelConfig, field)
+            if given.pop(field, default) != default:
+                raise UserError(
+                    f"config.model.{field} is {fields[field]!r}, but {name} has no batch norm; "
+                    f"leave it at {default!r}."
+                )
     try:
         return create_model(name, num_classes=num_classes, dtype=dtype, **given)
     except ValueError as error:

@@ -124,6 +124,7 @@ def _demo(config: ml_collections.ConfigDict) -> None:
     config.model.dtype = "float32"
     # In a few hundred steps there is nothing to overfit to.
     config.model.drop_rate = 0.0
+    config.model.drop_path_rate = 0.0
     config.global_batch_size = 128
     config.eval_batch_size = 250
     config.optimizer.learning_rate = 2e-3

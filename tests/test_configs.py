@@ -28,6 +28,8 @@ def test_all_are_there():
         *("pnet300m_1k_ft", "pnet600m_1k_ft", "ghostnet300m_22k", "ghostnet300m_1k"),
         *("efficientnetv2_b0_22k", "efficientnetv2_b0_1k"),
         *("efficientnetv2_b0_dynamic_22k", "efficientnetv2_b0_dynamic_1k"),
+        *("swin_tiny_22k", "swin_300m_22k", "swin_300m_dynamic_22k"),
+        *("swin_tiny_1k", "swin_300m_1k", "swin_300m_dynamic_1k"),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from pnet_jax.models import create_model, init_variables, list_models
+from pnet_jax.models import create_model, has_batch_norm, init_variables, list_models
 from pnet_jax.models.ghostnet import STAGES_300M, STAGES_600M, GhostNet
 
 TINY = {"num_classes": 1500, "stages": STAGES_300M[:1], "width": 0.5}
@@ -29,18 +29,18 @@ def test_list_models():
         *("ghostnet_300m", "ghostnet_600m", "parameternet_300m", "parameternet_600m"),
         *("efficientnetv2_b0", "efficientnetv2_b1", "efficientnetv2_b2", "efficientnetv2_b3"),
         *("efficientnetv2_s", "efficientnetv2_b0_dynamic", "efficientnet_lite0", "resnet50"),
+        *("ghostnet_100", "ghostnet_130", "ghostnet_300m_reparam"),
+        *("swin_300m", "swin_300m_dynamic", "swin_1g", "swin_2g"),
+        *("swin_tiny", "swin_small", "swin_base"),
     }
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_takes_what_every_configuration_sets(name):
     """And the temperature of routing, which a static network ignores."""
-    fields = {
-        "drop_rate": 0.1,
-        "drop_path_rate": 0.1,
-        "bn_groups": 2,
-        "bn_statistics": "running",
-    }
+    fields = {"drop_rate": 0.1, "drop_path_rate": 0.1}
+    if has_batch_norm(name):
+        fields |= {"bn_groups": 2, "bn_statistics": "running"}
     model = create_model(name, dtype=jnp.bfloat16, **fields)
     assert {field: getattr(model, field) for field in fields} == fields
     call = inspect.signature(type(model).__call__).parameters
@@ -123,10 +123,21 @@ def test_create_model_refuses_in_a_sentence(name, overrides, sentence):
     assert str(error.value) == sentence
 
 
-@pytest.mark.parametrize("field", ["stages", "act", "parent"])
-def test_what_makes_the_network_is_not_to_be_overridden(field):
-    with pytest.raises(ValueError, match=f"has no field '{field}'"):
-        create_model("ghostnet_300m", **{field: None})
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        *(("ghostnet_300m", field) for field in ("stages", "act", "parent")),
+        *(("swin_tiny", field) for field in ("embed_dim", "depths", "num_heads", "bn_groups")),
+    ],
+)
+def test_what_makes_the_network_is_not_to_be_overridden(name, field):
+    with pytest.raises(ValueError, match=f"{name} has no field '{field}'"):
+        create_model(name, **{field: None})
+
+
+def test_has_batch_norm():
+    assert has_batch_norm("parameternet_600m")
+    assert not has_batch_norm("swin_tiny")
 
 
 @pytest.fixture(scope="module")

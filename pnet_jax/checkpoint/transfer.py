@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from pnet_jax.errors import UserError
 
-HEAD = "classifier"
+HEADS = ("classifier", "head")
 
 
 def transfer(fresh: Mapping[str, Any], pretrained: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -28,7 +28,7 @@ def transfer(fresh: Mapping[str, Any], pretrained: Mapping[str, Any]) -> tuple[A
     notes, problems, merged = [], [], {}
     for path, leaf in ours.items():
         name = "/".join(path)
-        if HEAD in path:
+        if path[1] in HEADS:
             merged[path] = leaf
             notes.append(f"fresh: {name} {list(leaf.shape)}")
         elif path not in theirs:

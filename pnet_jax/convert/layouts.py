@@ -1,11 +1,11 @@
-"""The layout of a leaf of the Flax tree in PyTorch: channels first, dense kernels transposed."""
+"""The layout of a leaf of the Flax tree in PyTorch: channels first, matrices transposed."""
 
 import numpy as np
 
 
 def to_torch_layout(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
     """Experts `[K, kh, kw, I, O]` to `[K, O I kh kw]`, kernels `[kh, kw, I, O]` to
-    `[O, I, kh, kw]`, dense kernels transposed.
+    `[O, I, kh, kw]`, dense kernels and tables of position biases transposed.
     """
     if path[-1] == "experts":
         return array.transpose(0, 4, 3, 1, 2).reshape(array.shape[0], -1)

@@ -87,7 +87,7 @@ def from_torch(
             f"name, "
             f"routing, width and number of experts):\n  {listed}"
         )
-    return traverse_util.unflatten_dict(variables)
+    return {"batch_stats": {}} | traverse_util.unflatten_dict(variables)
 
 
 def _num_classes(model_name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:

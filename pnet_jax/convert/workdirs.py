@@ -9,6 +9,7 @@ from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import CheckpointConfig
 from pnet_jax.convert.files import read_weights, write_weights
+from pnet_jax.convert.reparam import MERGES_INTO, merge_branches
 from pnet_jax.convert.state_dict import from_torch, to_torch
 from pnet_jax.errors import UserError
 
@@ -28,6 +29,8 @@ def export(
 ) -> Exported:
     """Writes the weights of a checkpoint under their published PyTorch names.
 
+    A network with parallel branches is written as the plain network that they merge into.
+
     Args:
       workdir: of the run.
       out: ends in `.safetensors` or `.pth`.
@@ -41,7 +44,10 @@ def export(
     with Checkpoints(workdir) as checkpoints:
         chosen = checkpoints.choose(step)
         ema, raw = checkpoints.restore_averages(chosen)
-    state_dict = to_torch(model, {"ema": ema, "raw": raw}[weights])
+    variables = {"ema": ema, "raw": raw}[weights]
+    if model in MERGES_INTO:
+        model, variables = MERGES_INTO[model], merge_branches(variables)
+    state_dict = to_torch(model, variables)
     write_weights(out, state_dict, {"model": model, "step": str(chosen), "weights": weights})
     return Exported(out, model, chosen, len(state_dict))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pnet_jax.models import efficientnet, ghostnet, resnet
+from pnet_jax.models import efficientnet, ghostnet, resnet, swin
 from pnet_jax.models.dynamic import check_routing
 from pnet_jax.models.initializers import from_one_draw, trace_init
 
@@ -19,7 +19,11 @@ _MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **efficientnet.MODELS,
     **ghostnet.MODELS,
     **resnet.MODELS,
+    **swin.MODELS,
 }
+# What makes the network is not to be overridden.
+_OWN_FIELDS = {"parent", "name", "stages", "stem_features", "act"}
+_OWN_FIELDS |= {"embed_dim", "depths", "num_heads"}
 
 
 def list_models() -> list[str]:
@@ -41,7 +45,7 @@ def create_model(
 
     Returns:
       A module with `model.apply(variables, images, train=False)` -> logits and the collections
-      `params` and `batch_stats`.
+      `params` and, with batch norm, `batch_stats`.
 
     Raises:
       ValueError: for an unknown name or field, with the nearest one, for an unknown routing, and
@@ -50,9 +54,10 @@ def create_model(
     if name not in _MODELS:
         raise ValueError(f"There is no model {name!r}; {nearest(name, list_models())}")
     network, fields = _MODELS[name]
-    # What makes the network is not to be overridden.
-    fixed = {"parent", "name", "stages", "stem_features", "act"}
-    known = set(inspect.signature(network).parameters) - fixed
+    known = _fields_of(network)
+    for field in overrides:
+        if field not in known:
+            raise ValueError(f"{name} has no field {field!r}; {nearest(field, sorted(known))}")
     if "num_experts" not in fields and overrides.get("num_experts") is not None:
         raise ValueError(
             f"{name} is static and has no experts; leave num_experts unset, or take one of "
@@ -66,12 +71,22 @@ def create_model(
     return network(num_classes=num_classes, dtype=dtype, **(fields | overrides))
 
 
+def has_batch_norm(name: str) -> bool:
+    """Whether the network of that name has the fields `bn_groups` and `bn_statistics`."""
+    return "bn_groups" in _fields_of(_MODELS[name][0])
+
+
+def _fields_of(network: Callable[..., nn.Module]) -> set[str]:
+    """The fields that may be overridden: not those that make the network the one of its name."""
+    return set(inspect.signature(network).parameters) - _OWN_FIELDS
+
+
 def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     """Fresh `params` and `batch_stats`, as from `model.init` at a tenth of its compile time.
 
     Only the parameters leave the compiled function, so XLA drops the forward pass that made them;
-    the running statistics start at mean 0 and variance 1. The distribution is that of `model.init`;
-    the values with the same key are not.
+    the running statistics start at mean 0 and variance 1, or are `{}` without batch norm. The
+    distribution is that of `model.init`; the values with the same key are not.
     """
     images = jnp.zeros((1, 32, 32, 3))
     shapes, total = trace_init(lambda: model.init(key, images))

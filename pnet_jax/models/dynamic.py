@@ -1,12 +1,13 @@
 """DynamicConv and the routers of its experts (ParameterNet, arXiv 2306.14525, section 3.3)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pnet_jax.models.initializers import he_fan_out, lecun_fan_in
+from pnet_jax.models.initializers import Normal, he_fan_out, lecun_fan_in
 from pnet_jax.models.layers import Parts, conv_padding, pixel_mean
 from pnet_jax.ops.dynamic_conv import dynamic_conv
 
@@ -65,7 +66,8 @@ def _expert_gain(num_experts: int, routing: str) -> float:
 class DynamicConv(nn.Module):
     """A convolution whose kernel is, for each sample, the routed mix of `num_experts` kernels.
 
-    `padding` is that of `layers.conv_padding`.
+    `padding` is that of `layers.conv_padding`. The bias, where there is one, is one for all
+    experts. `kernel_init(groups, gain)` is the distribution of a static kernel times `gain`.
     """
 
     features: int
@@ -77,6 +79,8 @@ class DynamicConv(nn.Module):
     routing_ratio: float = 0.25
     form: str = "auto"
     padding: str = "symmetric"
+    use_bias: bool = False
+    kernel_init: Callable[[int, float], Normal] = he_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -86,8 +90,8 @@ class DynamicConv(nn.Module):
         parts, size = x if isinstance(x, tuple) else (x,), self.kernel_size
         channels = sum(part.shape[-1] for part in parts)
         shape = (self.num_experts, size, size, channels // self.groups, self.features)
-        init = he_fan_out(self.groups, _expert_gain(self.num_experts, self.routing))
-        return dynamic_conv(
+        init = self.kernel_init(self.groups, _expert_gain(self.num_experts, self.routing))
+        y = dynamic_conv(
             tuple(part.astype(self.dtype) for part in parts),
             router(x, temperature),
             self.param("experts", init, shape),
@@ -96,3 +100,6 @@ class DynamicConv(nn.Module):
             groups=self.groups,
             form=self.form,
         )
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y

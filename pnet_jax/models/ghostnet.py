@@ -2,9 +2,12 @@
 
 A ghost module makes half of its channels by a 1x1 convolution and the other half from them by a
 cheap depthwise one. ParameterNet is the same network with `num_experts` kernels in every
-convolution but the strided depthwise one of the main path, squeeze-and-excite and the head.
+convolution but the strided depthwise one of the main path, squeeze-and-excite and the head. In the
+same places `num_branches` > 1 sets parallel convolutions (`reparam.py`), the other way to more
+parameters that the ParameterNet paper tries; `convert.merge_branches` makes one of them again.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +26,7 @@ from pnet_jax.models.layers import (
     joined,
     make_divisible,
 )
+from pnet_jax.models.reparam import Branches
 
 
 class Row(NamedTuple):
@@ -82,6 +86,7 @@ class Options(NamedTuple):
     routing: str
     routing_ratio: float
     form: str
+    num_branches: int
     bn_groups: int
     bn_statistics: str
     dtype: Any
@@ -97,7 +102,7 @@ class Options(NamedTuple):
             name=name,
         )
 
-    def conv(
+    def conv_bn(
         self,
         x: Parts,
         temperature: jax.Array | float,
@@ -107,6 +112,36 @@ class Options(NamedTuple):
         kernel_size: int = 1,
         strides: int = 1,
         groups: int = 1,
+        scale_init: Callable[..., jax.Array] = nn.initializers.ones,
+        train: bool,
+    ) -> jax.Array:
+        """A convolution and its batch norm, plus the branches beside them if there are any."""
+        y = self._conv(x, temperature, features, name, kernel_size, strides, groups)
+        y = self.batch_norm(batch_norm_of(name), scale_init)(y, train=train)
+        if self.num_branches == 1:
+            return y
+        batch_norm = functools.partial(self.batch_norm, scale_init=scale_init)
+        branches = Branches(
+            features,
+            kernel_size,
+            strides,
+            groups,
+            count=self.num_branches - 1,
+            batch_norm=batch_norm,
+            dtype=self.dtype,
+            name=f"{name}_branches",
+        )
+        return y + branches(joined(x), train=train)
+
+    def _conv(
+        self,
+        x: Parts,
+        temperature: jax.Array | float,
+        features: int,
+        name: str,
+        kernel_size: int,
+        strides: int,
+        groups: int,
     ) -> jax.Array:
         """A convolution that is dynamic if the network has experts, static if not."""
         if self.num_experts is None:
@@ -127,6 +162,14 @@ class Options(NamedTuple):
         return dynamic_layer(x, temperature)
 
 
+def batch_norm_of(conv: str) -> str:
+    """The name of the batch norm after the convolution of that name."""
+    if conv.startswith("blocks_"):
+        return conv.removesuffix("conv") + "bn1"
+    named = {"conv_stem": "bn1", "primary_conv": "primary_bn", "cheap_conv": "cheap_bn"}
+    return named.get(conv, f"{conv}_bn")
+
+
 def _linear(x: jax.Array) -> jax.Array:
     return x
 
@@ -145,10 +188,10 @@ class GhostModule(nn.Module):
         """The two kinds of channels as two parts: who can read them so saves a copy."""
         half = -(-self.features // 2)
         options = self.options
-        x = options.conv(x, temperature, half, name="primary_conv")
-        x = self.act(options.batch_norm("primary_bn", self.scale_init)(x, train=train))
-        y = options.conv(x, temperature, half, name="cheap_conv", kernel_size=3, groups=half)
-        y = self.act(options.batch_norm("cheap_bn", self.scale_init)(y, train=train))
+        conv_bn = functools.partial(options.conv_bn, scale_init=self.scale_init, train=train)
+        x = self.act(conv_bn(x, temperature, half, name="primary_conv"))
+        y = conv_bn(x, temperature, half, name="cheap_conv", kernel_size=3, groups=half)
+        y = self.act(y)
         return x, y[..., : self.features - half]
 
 
@@ -181,7 +224,7 @@ class GhostBottleneck(nn.Module):
         ghost2 = GhostModule(self.features, _linear, options, nn.initializers.zeros, name="ghost2")
         y = joined(ghost2(y, temperature, train=train))
         if strides > 1 or inputs != self.features:
-            x = options.conv(
+            x = options.conv_bn(
                 x,
                 temperature,
                 inputs,
@@ -189,10 +232,9 @@ class GhostBottleneck(nn.Module):
                 kernel_size=kernel_size,
                 strides=strides,
                 groups=inputs,
+                train=train,
             )
-            x = options.batch_norm("shortcut_dw_bn")(x, train=train)
-            x = options.conv(x, temperature, self.features, name="shortcut_pw")
-            x = options.batch_norm("shortcut_pw_bn")(x, train=train)
+            x = options.conv_bn(x, temperature, self.features, name="shortcut_pw", train=train)
         return x + DropPath(self.drop_path_rate)(y, train=train)
 
 
@@ -212,6 +254,7 @@ class GhostNet(nn.Module):
     routing: str = "softmax_mlp"
     routing_ratio: float = 0.25
     form: str = "auto"
+    num_branches: int = 1
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
     bn_groups: int = 1
@@ -237,14 +280,15 @@ class GhostNet(nn.Module):
             routing=self.routing,
             routing_ratio=self.routing_ratio,
             form=self.form,
+            num_branches=self.num_branches,
             bn_groups=self.bn_groups,
             bn_statistics=self.bn_statistics,
             dtype=self.dtype,
         )
         x = images.astype(self.dtype)
         stem = make_divisible(16 * self.width)
-        x = options.conv(x, temperature, stem, name="conv_stem", kernel_size=3, strides=2)
-        x = self.act(options.batch_norm("bn1")(x, train=train))
+        conv_bn = functools.partial(options.conv_bn, train=train)
+        x = self.act(conv_bn(x, temperature, stem, name="conv_stem", kernel_size=3, strides=2))
         for stage, rows in enumerate(self.stages):
             drop_path_rate = self.drop_path_rate * stage / len(self.stages)
             for index, row in enumerate(rows):
@@ -259,8 +303,7 @@ class GhostNet(nn.Module):
                     name=f"blocks_{stage}_{index}",
                 )(x, temperature, train=train)
         last = make_divisible(self.stages[-1][-1].expansion * self.width)
-        x = options.conv(x, temperature, last, name=f"blocks_{len(self.stages)}_0_conv")
-        x = self.act(options.batch_norm(f"blocks_{len(self.stages)}_0_bn1")(x, train=train))
+        x = self.act(conv_bn(x, temperature, last, name=f"blocks_{len(self.stages)}_0_conv"))
         x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         x = self.act(Conv(1280, use_bias=True, dtype=self.dtype, name="conv_head")(x))
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x[:, 0, 0])
@@ -277,7 +320,11 @@ _300M = {"stages": STAGES_300M, "width": 1.45, "act": nn.relu}
 _600M = {"stages": STAGES_600M, "width": 1.9, "act": nn.hard_swish}
 
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    # Those of the GhostNet paper.
+    "ghostnet_100": (GhostNet, _300M | {"width": 1.0}),
+    "ghostnet_130": (GhostNet, _300M | {"width": 1.3}),
     "ghostnet_300m": (GhostNet, _300M),
+    "ghostnet_300m_reparam": (GhostNet, _300M | {"num_branches": 4}),
     "ghostnet_600m": (GhostNet, _600M),
     "parameternet_300m": (GhostNet, _300M | {"num_experts": 4}),
     "parameternet_600m": (GhostNet, _600M | {"num_experts": 4}),

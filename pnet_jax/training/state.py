@@ -24,7 +24,8 @@ class TrainState:
 def create_state(
     variables: Mapping[str, Any], optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """A state at step 0; may be traced."""
+    """A state at step 0; may be traced. A network without batch norm has `{}` as statistics."""
+    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

@@ -82,7 +82,7 @@ def make_train_step(
             (loss, (logits, updates)), gradients = gradient_fn(state.params)
         deltas, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
-        batch_stats = updates["batch_stats"]
+        batch_stats = updates.get("batch_stats", {})
         ema = update_ema(
             state.ema,
             {"params": params, "batch_stats": batch_stats},

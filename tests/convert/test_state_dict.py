@@ -19,6 +19,7 @@ PUBLISHED = {
     "keys_ghostnet_300m": ("ghostnet_300m", {}),
     "keys_resnet50": ("resnet50", {}),
     "keys_efficientnetv2_b0": ("efficientnetv2_b0", {}),
+    "keys_swin_tiny": ("swin_tiny", {}),
 }
 TINY = {"width": 0.1, "num_classes": 3}
 
@@ -89,11 +90,18 @@ def test_names_of_the_efficientnet_pytorch_packages_are_understood():
         from_torch(name, foreign, width=0.1)
 
 
-@pytest.mark.parametrize("name", ["ghostnet_600m", "parameternet_300m"])
-@pytest.mark.parametrize("routing", ["softmax_mlp", "softmax_linear", "sigmoid_linear"])
+@pytest.mark.parametrize(
+    ("name", "routing"),
+    [
+        ("ghostnet_600m", None),
+        ("ghostnet_300m_reparam", None),
+        *(("parameternet_300m", r) for r in ("softmax_mlp", "softmax_linear", "sigmoid_linear")),
+        *(("swin_300m_dynamic", r) for r in ("softmax_mlp", "sigmoid_linear")),
+    ],
+)
 def test_round_trip_is_bitwise(name, routing):
-    overrides = TINY | ({"routing": routing} if name.startswith("parameternet") else {})
-    variables = random_variables(name, **overrides)
+    overrides = TINY | ({"routing": routing} if routing else {})
+    variables = {"batch_stats": {}} | random_variables(name, **overrides)
     back = from_torch(name, to_torch(name, variables), **overrides)
     assert jax.tree.structure(back) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
@@ -118,6 +126,11 @@ def test_kernel_axes():
     assert published[2, 1, 0, 1, 2] == experts[2, 1, 2, 0, 1]
     kernel = params["blocks_3_0"]["se"]["conv_reduce"]["kernel"]
     assert state_dict["blocks.3.0.se.conv_reduce.weight"][1, 2, 0, 0] == kernel[0, 0, 2, 1]
+    table = np.arange(169.0).reshape(1, 169)
+    tree = {"layers_0_blocks_0": {"attn": {"relative_position_bias_table": table}}}
+    (named,) = to_torch("swin_tiny", {"params": tree}).items()
+    assert named[0] == "layers.0.blocks.0.attn.relative_position_bias_table"
+    np.testing.assert_array_equal(named[1], table.T)
     kernel = params["classifier"]["kernel"]
     assert state_dict["classifier.weight"][2, 5] == kernel[5, 2]
 
@@ -141,6 +154,17 @@ def test_number_of_classes_is_read_off_the_classifier():
     variables = random_variables("ghostnet_300m", width=0.1, num_classes=7)
     back = from_torch("ghostnet_300m", to_torch("ghostnet_300m", variables), width=0.1)
     assert back["params"]["classifier"]["bias"].shape == (7,)
+    variables = random_variables("swin_300m_dynamic", width=0.1, num_classes=6)
+    back = from_torch("swin_300m_dynamic", to_torch("swin_300m_dynamic", variables), width=0.1)
+    assert back["params"]["head"]["bias"].shape == (6,)
+
+
+def test_tables_computed_from_the_window_are_no_weights():
+    """Old files of Swin have them; timm leaves them out, and so they are unexpected here."""
+    state_dict = to_torch("swin_tiny", random_variables("swin_tiny", width=1 / 32))
+    state_dict["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((49, 49), np.int64)
+    with pytest.raises(UserError, match=r"unexpected: layers.0.blocks.0.attn.relative_position"):
+        from_torch("swin_tiny", state_dict, width=1 / 32)
 
 
 def test_unknown_model():

@@ -9,10 +9,11 @@ import pytest
 
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import CheckpointConfig
-from pnet_jax.convert import from_torch, to_torch
+from pnet_jax.convert import from_torch, merge_branches, to_torch
 from pnet_jax.convert.__main__ import main
 from pnet_jax.convert.files import read_weights
 from pnet_jax.models import create_model
+from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 
 NAME, OVERRIDES = "parameternet_300m", {"width": 0.1, "routing": "sigmoid_linear"}
 
@@ -67,6 +68,26 @@ def test_there_and_back(workdir, tmp_path):
     expected = from_torch(NAME, read_weights(out), **OVERRIDES)
     for restored in (ema, raw):
         jax.tree.map(np.testing.assert_array_equal, restored, expected)
+
+
+def test_branches_are_merged(tmp_path, capsys):
+    """What is written is the plain network; the beginning of one is enough to see it."""
+    model = GhostNet(3, stages=STAGES_300M[:1], width=0.1, num_branches=4)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+    config = {"model": {"name": "ghostnet_300m_reparam"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        checkpoints.save(10, ones | {"ema": ones}, None)
+    out = tmp_path / "w.safetensors"
+    assert main(["to-torch", "--workdir", str(tmp_path), "--out", str(out)]) == 0
+    assert "ghostnet_300m, step 10" in capsys.readouterr().out
+    written = read_weights(out)
+    assert_equal(written, to_torch("ghostnet_300m", merge_branches(ones)))
+    assert not any("branches" in key for key in written)
+    # Four 3x3 kernels of ones and a 1x1 one.
+    kernel = written["conv_stem.weight"][0, 0] * np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(kernel[1], [4, 5, 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

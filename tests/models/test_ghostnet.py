@@ -38,6 +38,7 @@ def static_options(**fields):
         routing="softmax_mlp",
         routing_ratio=0.25,
         form="auto",
+        num_branches=1,
         bn_groups=1,
         bn_statistics="batch",
         dtype=jnp.float32,
@@ -92,6 +93,8 @@ def test_parameters_as_published(size, num_experts):
     [
         ("ghostnet_300m", {}, PUBLISHED["ghostnet_300m"]["params"]),
         ("ghostnet_600m", {}, 19_822_198),
+        ("ghostnet_100", {}, 5_182_508),
+        ("ghostnet_130", {}, 7_358_820),
         ("parameternet_300m", {}, 19_125_405),  # the default, softmax_mlp
         ("parameternet_600m", {}, 41_943_294),
         (

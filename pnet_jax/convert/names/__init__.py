@@ -7,7 +7,7 @@ wants.
 import re
 from collections.abc import Collection
 
-from pnet_jax.convert.names import efficientnet, ghostnet, resnet
+from pnet_jax.convert.names import efficientnet, ghostnet, resnet, swin
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -17,6 +17,7 @@ _FAMILIES: dict[str, Rules] = {
     "ghostnet": ghostnet.RULES,
     "parameternet": ghostnet.RULES,
     "resnet": resnet.RULES,
+    "swin": swin.RULES,
 }
 _OF_ALL: Rules = (
     (r"(?<=\.routing)\.hidden(?=\.)", ".0"),
