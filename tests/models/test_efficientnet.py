@@ -82,8 +82,11 @@ def test_parameters(name, count):
 
 
 def test_experts_of_the_dynamic_network():
-    """With one expert and without routers it has the static network's parameters."""
-    params = shapes_of(create_model("efficientnetv2_b0_dynamic", num_experts=1))["params"]
+    """With the classes of ImageNet-22K; one expert without routers has the static parameters."""
+    name = "efficientnetv2_b0_dynamic"
+    large = shapes_of(create_model(name, num_classes=21841))["params"]
+    assert count_parameters(large) == 53_462_073
+    params = shapes_of(create_model(name, num_experts=1))["params"]
     flat = traverse_util.flatten_dict(params, sep="/")
     kernels = {path: leaf for path, leaf in flat.items() if "/routing/" not in path}
     assert count_parameters(kernels) == PUBLISHED["efficientnetv2_b0"]["params"]
