@@ -10,6 +10,8 @@ PIP_FLAGS ?= --quiet --quiet
 
 BIN := .venv/bin
 FAST := -m "not slow and not aot"
+# A file stays on one core: its tests share what its fixtures compiled.
+CORES := -n auto --maxprocesses 4 --dist loadfile
 PIP_INSTALL := -m pip install $(PIP_FLAGS) --disable-pip-version-check --no-input --retries 10 --timeout 60
 DESCRIPTION := setup.cfg pyproject.toml
 
@@ -29,7 +31,7 @@ demo: .venv/.core ## Pretrain, fine-tune, evaluate and export at laptop size (ab
 	@$(KEEP_PAGES) $(BIN)/python -m pnet_jax.demo --workdir "$(DEMO_DIR)" $(DEMO_FLAGS)
 
 test: .venv/.dev ## Run the tests, all but the slow ones (PYTEST_FLAGS="...")
-	@$(BIN)/python -m pytest $(FAST) $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest $(CORES) $(FAST) $(PYTEST_FLAGS)
 
 check: .venv/.dev ## Formatting, lint, types and the house's rules
 	@$(BIN)/python -m ruff format --check .
@@ -39,10 +41,10 @@ check: .venv/.dev ## Formatting, lint, types and the house's rules
 	@$(BIN)/python -m pytest --quiet tests/test_house.py
 
 test-slow: .venv-slow/.slow ## Run every test, the slow ones and the TPU compilations too
-	@.venv-slow/bin/python -m pytest $(PYTEST_FLAGS)
+	@.venv-slow/bin/python -m pytest $(CORES) $(PYTEST_FLAGS)
 
 test-lowest: .venv-lowest/.lowest ## Run the tests with the oldest versions that setup.cfg allows
-	@.venv-lowest/bin/python -m pytest $(FAST) $(PYTEST_FLAGS)
+	@.venv-lowest/bin/python -m pytest $(CORES) $(FAST) $(PYTEST_FLAGS)
 
 # torch is named here because its newest release may be a CUDA build of several GB.
 TORCH ?= torch==2.13.0
