@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     # the top: whole jobs
     "main": {"train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "demo": {"main", "train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
+    "build_data": {"data", *_BASE},
     "train": {"evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "evaluate": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     # what those jobs share
@@ -62,6 +63,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "tensorflow_datasets": ("data/",),
     "cv2": ("data/",),
     "resvg_py": ("data/",),
+    "simplejpeg": ("data/",),
     "PIL": ("data/",),
     "torch": ("convert/", "analysis/latency.py"),
     "onnx": ("convert/", "analysis/latency.py"),
@@ -80,7 +82,6 @@ OPTIONAL = {
     "onnx": "torch",
     "onnxruntime": "torch",
     "resvg_py": "dev",
-    "PIL": "dev",
 }
 
 
