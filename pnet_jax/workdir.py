@@ -95,7 +95,7 @@ def read_class_names(workdir: pathlib.Path) -> list[str]:
         names = None
     if not isinstance(names, list):
         raise UserError(
-            f"{workdir} does not tell its classes (it has no readable {CLASSES_FILE}); write one, a "
-            f"JSON list of names in the head's order, or take --config.head=fresh."
+            f"{workdir} does not tell its classes (it has no readable {CLASSES_FILE}); write one, "
+            f"a JSON list of names in the head's order, or take --config.head=fresh."
         )
     return names

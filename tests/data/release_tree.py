@@ -1,4 +1,4 @@
-"""A small tree of synset tars with everything that real releases, and hostile ones, have in them."""
+"""A small tree of synset tars with everything that real and hostile releases have in them."""
 
 import io
 import pathlib
@@ -56,7 +56,7 @@ HOSTILE = ("../../escape.JPEG", "/etc/absolute.JPEG", "link.JPEG", "hard.JPEG", 
 
 
 def write_tree(folder: pathlib.Path, *, tars: int, images: int) -> tuple[str, ...]:
-    """Writes tars of the first fall11 classes and returns their names; the last class has no tar."""
+    """Writes tars of the first fall11 classes; returns their names and one that has no tar."""
     names = class_names("fall11")[: tars + 1]
     folder.mkdir(parents=True)
     for i, name in enumerate(names[:-1]):
