@@ -122,6 +122,9 @@ class Config:
     mesh: str = "data=-1,fsdp=1"
     # The work directory of a run whose best checkpoint training starts from, with a new classifier.
     init_from: str | None = None
+    # The classifier under init_from: "fresh", or "map", which takes the rows of the classes that
+    # both runs have, by name.
+    head: str = "fresh"
     # Where compiled programs are kept between runs; empty = nowhere.
     compilation_cache_dir: str = "~/.cache/pnet_jax/xla"
     model: ModelConfig = ModelConfig()
@@ -163,6 +166,14 @@ class Config:
             self.model.bn_statistics in ("batch", "running"),
             f"config.model.bn_statistics is {self.model.bn_statistics!r}; "
             f"it must be 'batch' or 'running'.",
+        )
+        _require(
+            self.head in ("fresh", "map"),
+            f"config.head is {self.head!r}; it must be 'fresh' or 'map'.",
+        )
+        _require(
+            self.head == "fresh" or self.init_from is not None,
+            "config.head = 'map' takes classes from another run; name it by config.init_from.",
         )
         _require(
             self.global_batch_size % self.model.bn_groups == 0,

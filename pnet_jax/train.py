@@ -13,7 +13,7 @@ import numpy as np
 from pnet_jax import workdir as workdirs
 from pnet_jax.analysis.count import count_macs, count_parameters
 from pnet_jax.checkpoint.manager import Checkpoints
-from pnet_jax.checkpoint.transfer import transfer
+from pnet_jax.checkpoint.transfer import match_classes, transfer
 from pnet_jax.config import Config, fingerprint
 from pnet_jax.data.pipeline import train_batches
 from pnet_jax.errors import UserError
@@ -50,6 +50,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     begun = (workdir / workdirs.CONFIG_FILE).exists()
     state = None if begun else _initial_state(run)
     workdirs.claim(workdir, config)
+    workdirs.write_class_names(workdir, run.dataset.class_names)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
         start = checkpoints.latest_step()
@@ -129,7 +130,7 @@ class _Clock:
 
 
 def _initial_state(run: Run) -> TrainState:
-    """Step 0: fresh weights, or, under a fresh head, those of the run `config.init_from` names."""
+    """Step 0: fresh weights, or those of the run `config.init_from` under the head of the kind."""
     variables = init_variables(run.program.model, jax.random.key(run.config.seed))
     if run.config.init_from is not None:
         variables = _transferred(run, variables, pathlib.Path(run.config.init_from).expanduser())
@@ -155,7 +156,19 @@ def _transferred(run: Run, variables: Any, source: pathlib.Path) -> Any:
             f"config.init_from was trained with routing {theirs!r}, this run has {ours!r}; "
             f"set --config.model.routing={theirs}."
         )
-    variables, notes = transfer(variables, pretrained)
+    rows = None
+    if run.config.head == "map":
+        ours, there = run.dataset.class_names, workdirs.read_class_names(source)
+        rows = match_classes(ours, there)
+        new = [name for name, row in zip(ours, rows, strict=True) if row < 0]
+        if len(new) == len(ours):
+            raise UserError(
+                f"config.init_from = {run.config.init_from!r} has none of the classes of this run "
+                f"({ours[0]!r} for one); take --config.head=fresh."
+            )
+        if new:
+            _say(f"{len(new)} classes are new there: {', '.join(new[:10])}")
+    variables, notes = transfer(variables, pretrained, rows)
     _say(f"weights from step {step:,} of {source}; " + ", ".join(notes))
     return variables
 

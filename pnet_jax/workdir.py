@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from pnet_jax.config import MAY_CHANGE, Config, flatten
 from pnet_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
+CLASSES_FILE = "classes.json"
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
@@ -69,3 +71,31 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
             f"choose another --workdir."
         )
     return config
+
+
+def write_class_names(workdir: pathlib.Path, names: Sequence[str]) -> None:
+    """Keeps the names of the head's classes, by index, for the runs that start from this one."""
+    if jax.process_index() != 0:
+        return
+    path = workdir / CLASSES_FILE
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(list(names), indent=0, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def read_class_names(workdir: pathlib.Path) -> list[str]:
+    """The names of the classes of the run in `workdir`.
+
+    Raises:
+      UserError: if it kept none (converted weights, say), or the file cannot be read.
+    """
+    try:
+        names = json.loads((workdir / CLASSES_FILE).read_text())
+    except (OSError, ValueError):
+        names = None
+    if not isinstance(names, list):
+        raise UserError(
+            f"{workdir} does not tell its classes (it has no readable {CLASSES_FILE}); write one, "
+            f"a JSON list of names in the head's order, or take --config.head=fresh."
+        )
+    return names

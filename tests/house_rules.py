@@ -28,6 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "demo": {"main", "train", "evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "aot": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "bench": {"program", "recipes", *_MIDDLE, *_NETWORKS, *_BASE},
+    "build_data": {"data", *_BASE},
     "train": {"evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "evaluate": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "analyze": {"analysis", "report", *_NETWORKS, *_BASE},
@@ -66,6 +67,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "tensorflow_datasets": ("data/",),
     "cv2": ("data/",),
     "resvg_py": ("data/",),
+    "simplejpeg": ("data/",),
     "PIL": ("data/",),
     "torch": ("convert/", "analysis/latency.py"),
     "onnx": ("convert/", "analysis/latency.py"),
@@ -84,7 +86,6 @@ OPTIONAL = {
     "onnx": "torch",
     "onnxruntime": "torch",
     "resvg_py": "dev",
-    "PIL": "dev",
 }
 
 

@@ -257,6 +257,12 @@ def test_fingerprint_changes_with_what_can_change_the_result(name: str) -> None:
     assert same == (name in MAY_CHANGE)
 
 
+def test_the_kind_of_head() -> None:
+    assert complaint(changed(head="kept")) == "config.head is 'kept'; it must be 'fresh' or 'map'."
+    assert complaint(changed(head="map")).endswith("name it by config.init_from.")
+    assert Config.of(changed(head="map", init_from="runs/a")).head == "map"
+
+
 def test_fingerprint_form() -> None:
     assert len(fingerprint(Config())) == 12
     assert int(fingerprint(Config()), 16) >= 0

@@ -8,7 +8,13 @@ import pytest
 
 from pnet_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig
 from pnet_jax.errors import UserError
-from pnet_jax.workdir import CONFIG_FILE, claim, read_config
+from pnet_jax.workdir import (
+    CONFIG_FILE,
+    claim,
+    read_class_names,
+    read_config,
+    write_class_names,
+)
 
 
 def test_claiming_twice(tmp_path: Path) -> None:
@@ -95,3 +101,10 @@ def test_not_a_work_directory(tmp_path: Path) -> None:
         f"{tmp_path} is not the work directory of a run (it has no config.json); name the "
         f"--workdir that training was started with."
     )
+
+
+def test_class_names(tmp_path: Path) -> None:
+    write_class_names(tmp_path, ("n01440764", "émeu, bird"))
+    assert read_class_names(tmp_path) == ["n01440764", "émeu, bird"]
+    with pytest.raises(UserError, match=r"does not tell its classes .* --config\.head=fresh"):
+        read_class_names(tmp_path / "elsewhere")

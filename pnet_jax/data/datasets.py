@@ -114,10 +114,10 @@ def open_dataset(
         directory = _newest_version(root / name)
     if directory is None:
         raise UserError(
-            f"There is no data set {name!r} in {root}. Build it there as array_record shards with "
-            f"TFDS metadata: docs/data.md has a short program for a folder of class folders, which "
-            f"uses pnet_jax.data.writer. If it lies elsewhere, pass --config.data.data_dir=DIR. To "
-            f"try everything without it, append ':demo' to the configuration's name."
+            f"There is no data set {name!r} in {root}. Build it there from tars or class "
+            f"folders with python -m pnet_jax.build_data --name={name} (docs/data.md). If it lies "
+            f"elsewhere, pass --config.data.data_dir=DIR. To try everything without it, append "
+            f"':demo' to the configuration's name."
         )
     # Importing TFDS takes half a second; a mistake in the name should not cost it.
     import tensorflow_datasets as tfds

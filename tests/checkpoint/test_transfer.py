@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from pnet_jax.checkpoint.transfer import transfer
+from pnet_jax.checkpoint.transfer import match_classes, transfer
+from pnet_jax.data.build.classes import class_names
 from pnet_jax.errors import UserError
 from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 
@@ -110,3 +111,30 @@ def test_another_network_is_refused_leaf_by_leaf(fields: dict[str, Any], kinds: 
     assert {line.split(": ")[1].split(" ")[0] for line in listed} == expected
     assert len(listed) == len(expected)
     assert {line.split(":")[0] for line in listed} >= kinds
+
+
+def test_the_head_takes_the_rows_of_the_classes_that_are_there() -> None:
+    """By name: the same names stand elsewhere there, and one is new."""
+    rows = match_classes(["d", "new", "a"], ["a", "b", "c", "d", "e"])
+    assert rows.tolist() == [3, -1, 0]
+    fresh, pretrained = variables(0, 3), variables(1, 5)
+    merged, notes = transfer(fresh, pretrained, rows)
+    for leaf in ("kernel", "bias"):
+        ours, theirs, new = (
+            tree["params"]["classifier"][leaf] for tree in (merged, pretrained, fresh)
+        )
+        np.testing.assert_array_equal(ours[..., [0, 2]], theirs[..., [3, 0]])
+        np.testing.assert_array_equal(ours[..., 1], new[..., 1])
+    assert sorted(notes) == [
+        "2 of 3 classes mapped: params/classifier/bias",
+        "2 of 3 classes mapped: params/classifier/kernel",
+    ]
+
+
+def test_fall11_has_all_but_one_class_of_1k() -> None:
+    ours = class_names("1k")
+    rows = match_classes(ours, class_names("fall11"))
+    assert (rows >= 0).sum() == 999
+    assert [ours[i] for i in np.flatnonzero(rows < 0)] == ["n04399382"]
+    assert [class_names("fall11")[i] for i in rows[:3]] == list(ours[:3])
+    assert (match_classes(class_names("21kp-fall11"), class_names("fall11")) >= 0).all()

@@ -103,7 +103,12 @@ def test_an_absent_set_says_how_to_build_it(tmp_path):
         open_toy(tmp_path)
     sentence = str(error.value)
     assert f"no data set 'toy' in {tmp_path}" in sentence
-    for remedy in ("pnet_jax.data.writer", "docs/data.md", "--config.data.data_dir", ":demo"):
+    for remedy in (
+        "pnet_jax.build_data --name=toy",
+        "docs/data.md",
+        "--config.data.data_dir",
+        ":demo",
+    ):
         assert remedy in sentence
 
 
