@@ -18,7 +18,7 @@ from pnet_jax.models import create_model, init_variables
 from pnet_jax.models.swin import Swin
 from pnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from pnet_jax.parallel.sharding import tree_sharding
-from pnet_jax.run import model_of
+from pnet_jax.program import model_of
 from pnet_jax.training.optimizer import make_optimizer
 from pnet_jax.training.state import create_state
 from pnet_jax.training.step import Shardings, make_eval_step, make_train_step
