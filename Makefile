@@ -27,7 +27,7 @@ help: ## List the targets
 # On Linux, large pages that are kept from step to step: a fifth faster on the CPU.
 KEEP_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 \
   MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
-demo: .venv/.core ## Pretrain, fine-tune, evaluate and export at laptop size (about 9 minutes; DEMO_FLAGS="...")
+demo: .venv/.core ## Pretrain, fine-tune, evaluate and export at laptop size (about 9 minutes with installation; DEMO_FLAGS="...")
 	@$(KEEP_PAGES) $(BIN)/python -m pnet_jax.demo --workdir "$(DEMO_DIR)" $(DEMO_FLAGS)
 
 test: .venv/.dev ## Run the tests, all but the slow ones (PYTEST_FLAGS="...")

@@ -2,9 +2,15 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from pnet_jax import aot
+from pnet_jax.config import Config
+from pnet_jax.parallel.ahead_of_time import compile_step, tpu_devices
+from pnet_jax.parallel.mesh import make_mesh
+from pnet_jax.program import Program
 
 TINY = """
 import ml_collections
@@ -39,6 +45,20 @@ def test_reports_a_step_of_one_chip(config, capsys):
     for field in ("flops", "bytes_accessed", "temp_bytes", "argument_bytes", "compile_secs"):
         assert result[field] > 0
     assert {each["kind"] for each in result["collectives"]} == {"all-reduce"}
+
+
+@pytest.mark.aot
+@pytest.mark.slow
+def test_evaluation_communicates_its_sums_alone(config):
+    """The kernels work on each chip's samples, in evaluation as in training."""
+    fields = aot._config_of(config.removeprefix("--config="))
+    mesh = make_mesh("data=-1", tpu_devices("v5e:2x2"))
+    program = Program.of(Config.of(fields), mesh, steps_per_epoch=10.0, total_steps=100)
+    step = jax.ShapeDtypeStruct((), np.int32, sharding=program.shardings.whole)
+    variables = program.state_shape.ema
+    compiled = compile_step(program.eval_step(), variables, step, program.batch_shape())
+    assert [each.kind for each in compiled.collectives] == ["all-reduce"]
+    assert compiled.collectives[0].bytes < 1000
 
 
 @pytest.mark.parametrize(

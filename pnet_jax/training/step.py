@@ -78,7 +78,7 @@ def make_train_step(
             return (losses * batch["weight"]).sum() / total_weight, (logits, updates)
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        with jax.sharding.use_abstract_mesh(shardings.whole.mesh.abstract_mesh):
+        with _on_mesh(shardings):
             (loss, (logits, updates)), gradients = gradient_fn(state.params)
         deltas, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
@@ -124,12 +124,9 @@ def make_eval_step(
     def eval_step(variables: Any, step: jax.Array, batch: Batch) -> Metrics:
         variables = jax.lax.with_sharding_constraint(variables, shardings.whole)
         temperature = temperature_at(step, config.temperature, steps_per_epoch=steps_per_epoch)
-        logits: Any = model.apply(
-            variables,
-            normalize(batch["image"], model.dtype, config.data.normalization),
-            train=False,
-            temperature=temperature,
-        )
+        images = normalize(batch["image"], model.dtype, config.data.normalization)
+        with _on_mesh(shardings):
+            logits: Any = model.apply(variables, images, train=False, temperature=temperature)
         labels, weight = batch["label"], batch["weight"]
         losses = smoothed_cross_entropy(logits, jnp.maximum(labels, 0), 0.0)
         seen = weight > 0
@@ -146,3 +143,8 @@ def make_eval_step(
         out_shardings=shardings.whole,
         compiler_options=compiler_options,
     )
+
+
+def _on_mesh(shardings: Shardings) -> Any:
+    """Tells operations that XLA cannot split by itself, TPU kernels, which mesh they are on."""
+    return jax.sharding.use_abstract_mesh(shardings.whole.mesh.abstract_mesh)
