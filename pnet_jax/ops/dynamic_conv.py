@@ -22,7 +22,7 @@ from jax import lax
 
 from pnet_jax.ops.depthwise import depthwise_conv
 from pnet_jax.ops.padding import Padding, sides
-from pnet_jax.ops.pointwise import dynamic_pointwise
+from pnet_jax.ops.pointwise import dynamic_pointwise, mixed_matmul
 
 FORMS = ("auto", "grouped", "experts", "matmul", "lanes", "shift", "patches")
 
@@ -94,13 +94,14 @@ def dynamic_conv(
         patches = _patches(_pad(x, padding), kh, kw, strides)
         by_pixel = experts.reshape(experts.shape[0], -1, features)
         return dynamic_pointwise((patches,), coefficients, by_pixel)
+    if form == "matmul" and pointwise:
+        strided = _pad(x, padding)[:, ::strides, ::strides]
+        return mixed_matmul((strided,), coefficients, experts[:, 0, 0])
     kernels = mix_kernels(coefficients, experts)
     if form == "grouped":
         return jax.vmap(
             lambda image, kernel: _convolve(image[None], kernel, strides, padding, groups)[0]
         )(x, kernels)
-    if form == "matmul" and pointwise:
-        return _matmul(_pad(x, padding)[:, ::strides, ::strides], kernels[:, 0, 0])
     if form == "shift" and depthwise:
         return depthwise_conv(x, kernels[:, :, :, 0], strides, padding)
     if form not in FORMS:
@@ -109,12 +110,6 @@ def dynamic_conv(
         f"The form {form!r} cannot compute a {kh}x{kw} convolution of {x.shape[-1]} to {features} "
         f"channels in {groups} groups; 'auto' picks one that can."
     )
-
-
-def _matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    """`[N, H, W, I]` times `[N, I, O]`; with the pixels as one axis XLA transposes nothing."""
-    pixels = x.reshape(x.shape[0], -1, x.shape[-1])
-    return (pixels @ kernels).reshape(*x.shape[:3], -1)
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:
