@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from pnet_jax.models.dynamic import Router
-from pnet_jax.ops.dynamic_conv import MIXING
+from pnet_jax.ops.pointwise import MIXING
 
 Path = tuple[str, ...]
 

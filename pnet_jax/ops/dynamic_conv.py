@@ -22,12 +22,9 @@ from jax import lax
 
 from pnet_jax.ops.depthwise import depthwise_conv
 from pnet_jax.ops.padding import Padding, sides
-from pnet_jax.ops.pointwise import dynamic_pointwise, mixed_matmul
+from pnet_jax.ops.pointwise import MIXING, dynamic_pointwise, mixed_matmul
 
 FORMS = ("auto", "grouped", "experts", "matmul", "lanes", "shift", "patches")
-
-# The scope of the products that mix experts, by which a trace of a network tells them from others.
-MIXING = "mixing"
 
 # Above this many input channels the window's pixels side by side cost more memory than they save
 # time.

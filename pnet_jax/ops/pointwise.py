@@ -13,6 +13,9 @@ from pnet_jax.ops import pointwise_tpu
 
 Parts = tuple[jax.Array, ...]
 
+# The scope of the products that mix experts, by which a trace of a network tells them from others.
+MIXING = "mixing"
+
 # Below this the samples do not fill the lanes, and the kernels would multiply zeros.
 _MIN_SAMPLES = 64
 
@@ -31,7 +34,8 @@ def mixed_matmul(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> j
     """As `dynamic_pointwise`: each sample's kernel is mixed, then multiplied with its pixels."""
     x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
     count, channels, features = experts.shape
-    kernels = (coefficients @ experts.reshape(count, -1)).reshape(-1, channels, features)
+    with jax.named_scope(MIXING):
+        kernels = (coefficients @ experts.reshape(count, -1)).reshape(-1, channels, features)
     # With the pixels as one axis XLA transposes nothing.
     pixels = x.reshape(x.shape[0], -1, channels)
     return (pixels @ kernels).reshape(*x.shape[:3], features)
