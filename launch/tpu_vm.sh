@@ -1,0 +1,244 @@
+#!/usr/bin/env bash
+# Run a command on all workers of a Cloud TPU slice that is created for it as a queued resource.
+#
+#   launch/tpu_vm.sh --name=pnet --zone=us-west4-a --type=v5litepod-64 --spot --yes -- \
+#       python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=gs://BUCKET/pnet300m_22k
+#
+# --name=NAME             of the queued resource; one that exists is used as it is
+# --zone=ZONE             e.g. us-west4-a
+# --type=TYPE             the accelerator type: v4-64, v5litepod-64, v5p-64, v6e-64 ...
+# --num-slices=N          several slices as one run (1)
+# --spot                  ask for spot capacity, which may be preempted
+# --project=PROJECT       (that of gcloud's configuration)
+# --runtime-version=NAME  (the one that Google recommends for JAX on the type)
+# --extra=FLAG            passed on to `gcloud compute tpus queued-resources create`; may be repeated
+# --retries=N             how often to go on after a preemption (10)
+# --yes                   delete NAME when the run has ended, and when a preemption left it useless
+# --dry-run               print the commands
+#
+# Ships pnet_jax/, configs/ and launch/ as they are here to ~/pnet_jax of each worker, makes .venv
+# there, runs the command in that folder with .venv/bin first on PATH, and prints the log of worker
+# 0. The command outlives the connection: after Ctrl-C it goes on; this script, started again, ends
+# it (by SIGTERM, so that it saves) and starts it anew. Without --yes nothing is deleted. The exit
+# code is the command's; 42 if it was preempted and may not be, or was too often, run again.
+# Several workers need the key in the agent: ssh-add ~/.ssh/google_compute_engine
+set -euo pipefail
+# shellcheck source=launch/commands.sh
+. "$(dirname "${BASH_SOURCE[0]}")/commands.sh"
+
+name='' zone='' type='' project='' runtime_version='' num_slices=1 spot='' yes=''
+read_flags "name zone type project runtime-version num-slices" "spot yes" "$@"
+need_name name "$name" 60
+need zone "$zone"
+need type "$type"
+need_number num-slices "$num_slices" 1
+need_program gcloud
+if [[ -z $runtime_version ]]; then
+  case $type in
+    v2-* | v3-* | v4-*) runtime_version=tpu-ubuntu2204-base ;;
+    v5litepod-*) runtime_version=v2-alpha-tpuv5-lite ;;
+    v5p-*) runtime_version=v2-alpha-tpuv5 ;;
+    v6e-*) runtime_version=v2-alpha-tpuv6e ;;
+    *) misuse "No runtime version is known for --type $(quote "$type"); give --runtime-version." ;;
+  esac
+fi
+
+readonly POLL_SECS=30
+readonly PATIENCE=20 # polls without an answer, or with the same useless one
+where=("--zone=$zone")
+[[ -z $project ]] || where+=("--project=$project")
+tpus=(gcloud compute tpus queued-resources)
+delete=("${tpus[@]}" delete "$name" "${where[@]}" --force --quiet)
+
+create() {
+  local flags=(--accelerator-type="$type" --runtime-version="$runtime_version")
+  if ((num_slices > 1)); then
+    flags+=(--node-count="$num_slices" --node-prefix="$name")
+  else
+    flags+=(--node-id="$name")
+  fi
+  [[ -z $spot ]] || flags+=(--spot)
+  run "${tpus[@]}" create "$name" "${where[@]}" "${flags[@]}" ${extra[@]+"${extra[@]}"}
+}
+
+describe() { run "${tpus[@]}" describe "$name" "${where[@]}" '--format=value(state.state)'; }
+
+# The state of the queued resource, ABSENT if there is none, empty if gcloud does not say.
+state() {
+  local answer
+  if answer=$(describe 2>&1); then
+    # gcloud may add notes of its own.
+    grep -xE '[A-Z_]+' <<<"$answer" || true
+  elif [[ $answer == *NOT_FOUND* ]]; then
+    printf ABSENT
+  else
+    printf '%s\n' "$answer" >&2
+  fi
+}
+
+# on WORKERS COMMAND: run a shell command on worker 0 or on all workers, at the same time.
+on() {
+  local workers=(--node="$1" --worker="$1")
+  [[ $1 != all ]] || workers+=(--batch-size=all)
+  run "${tpus[@]}" ssh "$name" "${where[@]}" "${workers[@]}" --command="$2"
+}
+
+ship() {
+  local archive=$root/build/$name.tar.gz
+  run mkdir -p "$root/build"
+  run tar -czf "$archive" --exclude=__pycache__ -C "$root" \
+    pnet_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE
+  run "${tpus[@]}" scp "$archive" "$name:pnet_jax.tar.gz" "${where[@]}" \
+    --node=all --worker=all --batch-size=all
+}
+
+worker=pnet_jax/launch/tpu_worker.sh
+install() { on all "mkdir -p pnet_jax && tar -xzf pnet_jax.tar.gz -C pnet_jax && bash $worker install"; }
+start() { on all "bash $worker start $(quote "${command[@]}")"; }
+follow() { on 0 "bash $worker follow"; }
+result() { on 0 "bash $worker result"; }
+
+if [[ -n $dry_run ]]; then
+  create && describe && ship && install && start && follow && result
+  [[ -z $yes ]] || run "${delete[@]}"
+  exit 0
+fi
+
+exists='' # whether NAME is there, as far as is known
+finish() {
+  local code=$?
+  trap '' INT TERM
+  [[ -n $exists ]] || exit "$code"
+  # Not after a signal: the run may be going on.
+  if [[ -n $yes ]] && ((code != 130 && code != 143)) && run "${delete[@]}"; then exit "$code"; fi
+  say "The queued resource $name is not deleted and may cost money; delete it with: $(quote "${delete[@]}")"
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+fail() {
+  say "$1"
+  exit 1
+}
+
+preemptions=0
+count_preemption() {
+  if ((preemptions >= retries)); then
+    say "Preempted, and all $retries retries are used; the same command goes on from the checkpoint."
+    exit "$PREEMPTED"
+  fi
+  preemptions=$((preemptions + 1))
+}
+
+# Creates NAME if need be and waits until it is active.
+make_ready() {
+  local now shown='' silent=0
+  while :; do
+    now=$(state)
+    case $now in
+      ABSENT)
+        if [[ -n $exists ]]; then
+          exists=''
+          fail "The queued resource $name was deleted meanwhile."
+        fi
+        # Even if creating fails or is interrupted, something may be there.
+        exists=yes
+        create || {
+          [[ $(state) != ABSENT ]] || exists=''
+          fail "The queued resource $name could not be created; gcloud says why above."
+        }
+        continue
+        ;;
+      ACTIVE)
+        exists=yes
+        return
+        ;;
+      SUSPENDED)
+        exists=yes
+        if [[ -z $yes ]]; then
+          say "$name was preempted and has to be deleted before it can be asked for again, which needs --yes."
+          exit "$PREEMPTED"
+        fi
+        count_preemption
+        run "${delete[@]}" || fail "The queued resource $name could not be deleted; gcloud says why above."
+        exists=''
+        continue
+        ;;
+      FAILED)
+        exists=yes
+        run "${tpus[@]}" describe "$name" "${where[@]}" >&2 || true
+        fail "The request for $name failed; its description above says why."
+        ;;
+      '')
+        silent=$((silent + 1))
+        ((silent < PATIENCE)) || fail "gcloud does not tell the state of $name; see its errors above."
+        ;;
+      *) exists=yes ;;
+    esac
+    [[ -z $now ]] || silent=0
+    if [[ $now != "$shown" ]]; then
+      say "$name is ${now:-not answering}; waiting until it is ACTIVE (Ctrl-C leaves it in the queue)."
+      shown=$now
+    fi
+    sleep "$POLL_SECS"
+  done
+}
+
+# Waits for the exit code of worker 0, printing its log: sets `outcome` to it, or to "lost" when
+# the worker does not answer or its command was killed together with the shell that minds it.
+watch() {
+  local answer
+  while :; do
+    follow || true
+    answer=$(result) || answer=''
+    answer=${answer##*$'\n'}
+    case $answer in
+      running) say "The connection was lost; the run goes on." ;;
+      [0-9]*)
+        outcome=$answer
+        return
+        ;;
+      *)
+        outcome=lost
+        return
+        ;;
+    esac
+    sleep "$POLL_SECS"
+  done
+}
+
+# After a failure: returns once NAME is seen to be preempted, else ends.
+await_preemption() {
+  local poll now
+  say "Waiting to see whether $name was preempted."
+  for ((poll = 0; poll < PATIENCE; poll++)); do
+    now=$(state)
+    [[ -z $now || $now == ACTIVE ]] || return 0
+    sleep "$POLL_SECS"
+  done
+  fail "$name is not preempted, yet its workers cannot be reached or the run left no exit code."
+}
+
+while :; do
+  make_ready
+  outcome=lost code=0
+  { ship && install; } || code=$?
+  ((code != 9)) || fail "Installing on the workers failed; the reason stands above."
+  if ((!code)) && start; then watch; fi
+  case $outcome in
+    0) exit 0 ;;
+    "$PREEMPTED")
+      say "Preempted and saved."
+      # A slice that goes away is counted when it is seen to be gone; one that stays is used again.
+      sleep "$POLL_SECS"
+      [[ $(state) != ACTIVE ]] || count_preemption
+      ;;
+    lost) await_preemption ;;
+    *)
+      [[ $(state) != ACTIVE ]] || exit "$outcome"
+      say "The run ended with code $outcome while $name was being preempted."
+      ;;
+  esac
+done
