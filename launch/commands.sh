@@ -87,6 +87,13 @@ need_name() {
   fi
 }
 
+# need_plain FLAG VALUE: what no shell takes for anything else, as xpk gives it to one unquoted.
+need_plain() {
+  need "$1" "$2"
+  [[ $2 =~ ^[A-Za-z0-9][A-Za-z0-9._:/@-]*$ ]] ||
+    misuse "--$1 must be letters, digits and any of . _ : / @ -, not $(quote "$2")."
+}
+
 # need FLAG VALUE
 need() { [[ -n $2 ]] || misuse "--$1 is needed; --help explains it."; }
 

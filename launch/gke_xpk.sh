@@ -25,9 +25,11 @@ set -euo pipefail
 name='' cluster='' type='' image='' num_slices=1 zone='' project='' yes=''
 read_flags "name cluster type image num-slices zone project" "yes" "$@"
 need_name name "$name" 39
-need cluster "$cluster"
-need type "$type"
-need image "$image"
+need_plain cluster "$cluster"
+need_plain type "$type"
+need_plain image "$image"
+[[ -z $zone ]] || need_plain zone "$zone"
+[[ -z $project ]] || need_plain project "$project"
 need_number num-slices "$num_slices" 1
 # xpk writes the command into one line of a YAML file.
 [[ ${command[*]} != *$'\n'* ]] || misuse "The command must not contain a line break."
@@ -35,7 +37,7 @@ need_program xpk
 need_program kubectl
 
 readonly POLL_SECS=10
-readonly PATIENCE=30 # polls without an answer
+readonly PATIENCE=15 # polls without an answer
 # Longer than the trainer takes to save.
 readonly GRACE_SECS=120
 
@@ -46,12 +48,19 @@ delete=(xpk workload delete --workload="$name" "${where[@]}" --force)
 labels=jobset.sigs.k8s.io/jobset-name=$name,jobset.sigs.k8s.io/job-index=0
 labels+=,batch.kubernetes.io/job-completion-index=0
 
-# `exec`, as xpk sends SIGTERM to the shell around the command.
+# What the container's shell is to run: `exec`, as xpk sends SIGTERM to that shell, and $ doubled,
+# as Kubernetes expands $(NAME) itself and takes $$ for $.
+in_container() {
+  local text two='$$'
+  text=$(quote "${command[@]}")
+  printf 'exec %s' "${text//[$]/$two}"
+}
+
 create() {
   run xpk workload create --workload="$name" "${where[@]}" --tpu-type="$type" \
     --num-slices="$num_slices" --docker-image="$image" --max-restarts="$retries" \
     --termination-grace-period-seconds="$GRACE_SECS" ${extra[@]+"${extra[@]}"} \
-    --command="exec $(quote "${command[@]}")"
+    --command="$(in_container)"
 }
 ended() {
   run kubectl get jobset "$name" --namespace=default '--output=jsonpath={.status.terminalState}'

@@ -29,8 +29,9 @@ set -euo pipefail
 name='' zone='' type='' project='' runtime_version='' num_slices=1 spot='' yes=''
 read_flags "name zone type project runtime-version num-slices" "spot yes" "$@"
 need_name name "$name" 60
-need zone "$zone"
-need type "$type"
+need_plain zone "$zone"
+need_plain type "$type"
+[[ -z $project ]] || need_plain project "$project"
 need_number num-slices "$num_slices" 1
 need_program gcloud
 if [[ -z $runtime_version ]]; then
@@ -76,12 +77,9 @@ state() {
   fi
 }
 
-# on WORKERS COMMAND: run a shell command on worker 0 or on all workers, at the same time.
-on() {
-  local workers=(--node="$1" --worker="$1")
-  [[ $1 != all ]] || workers+=(--batch-size=all)
-  run "${tpus[@]}" ssh "$name" "${where[@]}" "${workers[@]}" --command="$2"
-}
+# on WORKERS COMMAND: run a shell command on worker 0 or on all. gcloud reaches 64 workers at a time
+# and then waits for them, so that only what ends by itself may be run on all.
+on() { run "${tpus[@]}" ssh "$name" "${where[@]}" --node="$1" --worker="$1" --command="$2"; }
 
 ship() {
   local archive=$root/build/$name.tar.gz
@@ -89,7 +87,7 @@ ship() {
   run tar -czf "$archive" --exclude=__pycache__ -C "$root" \
     pnet_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE
   run "${tpus[@]}" scp "$archive" "$name:pnet_jax.tar.gz" "${where[@]}" \
-    --node=all --worker=all --batch-size=all
+    --node=all --worker=all
 }
 
 worker=pnet_jax/launch/tpu_worker.sh

@@ -50,7 +50,8 @@ case $1 in
     echo $! >run.pid
     ;;
   follow)
-    tail -n +1 -F --pid="$(<run.pid)" run.log
+    # From the beginning, unless the connection was lost in between.
+    tail -n 1000 -F --pid="$(<run.pid)" run.log
     ;;
   result)
     if [[ -s run.code ]]; then

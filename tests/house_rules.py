@@ -184,9 +184,15 @@ def file_violations(path: PurePosixPath, source: str) -> list[str]:
 
 
 def mirror_violations(path: PurePosixPath, root: Path) -> list[str]:
-    """A test in `tests/X/test_Y.py` without a `pnet_jax/X/Y.py`; top-level tests are free."""
+    """A test in `tests/X/test_Y.py` without a `pnet_jax/X/Y.py`; top-level tests are free.
+
+    `tests/launch/test_Y.py` tests `launch/Y.sh`.
+    """
     if path.parts[0] != "tests" or len(path.parts) < 3 or not path.name.startswith("test_"):
         return []
+    if path.parts[1] == "launch":
+        script = PurePosixPath("launch", f"{path.stem.removeprefix('test_')}.sh")
+        return [] if (root / script).is_file() else [f"{path}: there is no {script} for it to test"]
     module = PurePosixPath(PACKAGE, *path.parts[1:-1], path.stem.removeprefix("test_"))
     if (root / f"{module}.py").is_file() or (root / module / "__init__.py").is_file():
         return []

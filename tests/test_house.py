@@ -131,6 +131,12 @@ def test_a_test_of_nothing_is_noticed(tmp_path):
     assert house_rules.mirror_violations(present, tmp_path) == []
     (found,) = house_rules.mirror_violations(PurePosixPath(absent), tmp_path)
     assert "no pnet_jax/data/encode.py" in found
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch/local.sh").touch()
+    script = PurePosixPath("tests/launch/test_local.py")
+    assert house_rules.mirror_violations(script, tmp_path) == []
+    (found,) = house_rules.mirror_violations(script.with_name("test_remote.py"), tmp_path)
+    assert "no launch/remote.sh" in found
     assert house_rules.mirror_violations(PurePosixPath("tests/test_house.py"), tmp_path) == []
 
 
