@@ -12,7 +12,7 @@
 # --retries=N          how often the job goes back into the queue (10)
 # --dry-run            print the command
 #
-# The command runs in the current folder with the current environment. Five minutes before the time
+# The command runs in the current folder with the current environment. Two minutes before the time
 # limit the processes get SIGTERM; after exit code 42, preempted and saved, the job is requeued;
 # other codes end it. JAX finds the processes by SLURM's own variables.
 set -euo pipefail
@@ -32,7 +32,7 @@ need_program sbatch
 flags=(
   --parsable --job-name="$name" --output="$name-%j.log" --open-mode=append
   --nodes="$nodes" --ntasks-per-node="$gpus_per_node" --gpus-per-node="$gpus_per_node"
-  --requeue --signal=TERM@300
+  --requeue --signal=TERM@120
 )
 [[ -z $time ]] || flags+=(--time="$time")
 flags+=(${extra[@]+"${extra[@]}"})

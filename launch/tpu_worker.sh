@@ -12,17 +12,33 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Longer than the trainer takes to save.
-readonly GRACE_SECS=300
+readonly GRACE_SECS=120
 
-is_running() { [[ -s run.pid ]] && kill -0 -- "-$(<run.pid)" 2>/dev/null; }
+is_running() { [[ -s run.pid ]] && kill -0 "$(<run.pid)" 2>/dev/null; }
 
 end_leftover() {
   local end=$((SECONDS + GRACE_SECS))
   is_running || return 0
   echo "Ending the run that is still going ..."
-  kill -TERM -- "-$(<run.pid)" 2>/dev/null || true
-  while is_running && ((SECONDS < end)); do sleep 1; done
+  kill -TERM "$(<run.pid)" 2>/dev/null || true
+  while is_running && ((SECONDS < end)); do sleep 0.5; done
   kill -KILL -- "-$(<run.pid)" 2>/dev/null || true
+}
+
+# Runs the command and writes down its exit code. SIGTERM goes to the command alone, not to the
+# processes that it has started to load data.
+mind() {
+  local told=yes code child
+  "$@" &
+  child=$!
+  trap 'told=yes; kill -TERM "$child" 2>/dev/null || true' TERM
+  # A signal ends `wait` before the command has ended.
+  while [[ -n $told ]]; do
+    told='' code=0
+    wait "$child" || code=$?
+  done
+  echo "$code" >run.new
+  mv run.new run.code
 }
 
 install() {
@@ -42,12 +58,13 @@ case $1 in
     shift
     rm -f run.code
     export PATH=$PWD/.venv/bin:$PATH
-    # A session of its own: hanging up does not reach it, and SIGTERM can be sent to all of it,
-    # which the shell around the command outlives to write down the exit code.
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    setsid bash -c 'trap : TERM; code=0; "$@" || code=$?; echo "$code" >run.new; mv run.new run.code' \
-      run "$@" </dev/null >run.log 2>&1 &
+    # A session of its own: hanging up does not reach it, and all of it can be killed.
+    setsid bash launch/tpu_worker.sh mind "$@" </dev/null >run.log 2>&1 &
     echo $! >run.pid
+    ;;
+  mind)
+    shift
+    mind "$@"
     ;;
   follow)
     # From the beginning, unless the connection was lost in between.

@@ -45,12 +45,17 @@ class Launcher:
         self.work.mkdir()
         self.bin.mkdir()
         # Nothing else is on PATH: no test may reach a real gcloud, kubectl or sbatch.
-        for name in _TOOLS:
-            found = shutil.which(name)
-            assert found, f"{name} is not installed"
-            (self.bin / name).symlink_to(found)
+        self.link(*_TOOLS)
         self.env = {"PATH": str(self.bin), "HOME": str(folder)}
         self.answers({})
+
+    def link(self, *names: str) -> None:
+        """Put tools of the system on PATH, in place of stubs if there are any."""
+        for name in names:
+            found = shutil.which(name)
+            assert found, f"{name} is not installed"
+            (self.bin / name).unlink(missing_ok=True)
+            (self.bin / name).symlink_to(found)
 
     def stub(self, *names: str) -> None:
         """Put programs on PATH that note how they are called and succeed without a word."""
@@ -61,11 +66,6 @@ class Launcher:
                 _STUB.format(bash=shutil.which("bash"), folder=shlex.quote(str(self.folder)))
             )
             path.chmod(0o755)
-
-    def unstub(self, name: str) -> None:
-        """Have the tool of the system again in place of a stub."""
-        (self.bin / name).unlink()
-        (self.bin / name).symlink_to(str(shutil.which(name)))
 
     def answers(self, plan: dict[str, list[int | str | tuple[str, str, int]]]) -> None:
         """What calls with all `...`-separated parts of a key answer, one after the other.

@@ -112,7 +112,7 @@ def test_a_cluster_that_does_not_answer_ends_the_watching(gke):
 
 @pytest.mark.parametrize("yes", [[], ["--yes"]])
 def test_ctrl_c_deletes_nothing_and_names_what_is_left(gke, yes):
-    gke.unstub("sleep")
+    gke.link("sleep")
     gke.answers({"get pods": ["Pending"]})
     code, said = gke.interrupt(
         "gke_xpk.sh", *ARGUMENTS, *yes, "--", *TRAIN, when="Worker 0 is Pending."

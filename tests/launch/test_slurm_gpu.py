@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir={HOSTILE}", "--", "-x", ""]
 SUBMIT = [
     *["sbatch", "--parsable", "--job-name=pnet", "--output=pnet-%j.log", "--open-mode=append"],
-    *["--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--requeue", "--signal=TERM@300"],
+    *["--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--requeue", "--signal=TERM@120"],
     *["--time=01:00:00", "--partition=a b", f"{ROOT}/launch/slurm_job.sh", "3", *TRAIN],
 ]
 ARGUMENTS = ["--name=pnet", "--nodes", "2", "--gpus-per-node=4", "--time=01:00:00", "--retries=3"]

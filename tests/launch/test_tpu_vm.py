@@ -255,9 +255,49 @@ def test_a_gcloud_that_does_not_answer_ends_the_run(tpu):
     assert "ERROR: not logged in" in done.stderr
 
 
+_GCLOUD = r"""#!/usr/bin/env bash
+# A cloud of one worker, whose home is the folder `home`.
+echo "$4" >>../steps
+cd ../home
+case $4 in
+  describe) cat state 2>/dev/null || { echo NOT_FOUND >&2; exit 1; } ;;
+  create) echo ACTIVE >state ;;
+  delete) rm -r state pnet_jax ;;
+  scp) cp "$5" pnet_jax.tar.gz ;;
+  ssh) for flag; do [[ $flag != --command=* ]] || exec bash -c "${flag#--command=}"; done ;;
+esac
+"""
+
+
+def test_the_whole_way_with_a_worker_that_really_runs(launcher):
+    launcher.stub("python3", "sleep")
+    launcher.link("cp", "gzip", "ls", "tar")
+    (launcher.folder / "home").mkdir()
+    gcloud = launcher.bin / "gcloud"
+    gcloud.write_text(_GCLOUD)
+    gcloud.chmod(0o755)
+    # Preempted at first: the state is that of a slice which went away after the run had saved.
+    train = launcher.folder / "train.sh"
+    train.write_text(
+        '[[ ! -e ../saved ]] || { echo again "$1"; ls configs; exit 0; }\n'
+        'echo SUSPENDED >../state; echo first "$1"; touch ../saved; exit 42\n'
+    )
+    done = launcher.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", "bash", str(train), HOSTILE)
+    assert done.returncode == 0, done.stderr
+    first, again, *configs = done.stdout.splitlines()
+    assert (first, again) == (f"first {HOSTILE}", f"again {HOSTILE}")
+    assert "pnet300m_22k.py" in configs
+    run = ["scp", "ssh", "ssh", "ssh", "ssh"]
+    assert (launcher.folder / "steps").read_text().split() == [
+        *["describe", "create", "describe", *run, "describe"],
+        *["describe", "delete", "describe", "create", "describe", *run, "delete"],
+    ]
+    (ROOT / "build/pnet.tar.gz").unlink()
+
+
 @pytest.mark.parametrize("yes", [[], ["--yes"]])
 def test_ctrl_c_deletes_nothing_and_names_what_is_left(tpu, yes):
-    tpu.unstub("sleep")
+    tpu.link("sleep")
     tpu.answers({"describe": [ABSENT, "WAITING_FOR_RESOURCES"]})
     code, said = tpu.interrupt(
         "tpu_vm.sh", *ARGUMENTS, *yes, "--", *TRAIN, when="pnet is WAITING_FOR_RESOURCES"
