@@ -77,17 +77,19 @@ if [[ -n $dry_run ]]; then
   exit 0
 fi
 
-exists=''
+exists='' # whether the workload is there
+over=''   # whether it has ended
+
 finish() {
   local code=$?
-  trap '' INT TERM
+  trap '' HUP INT TERM
   [[ -n $exists ]] || exit "$code"
-  # Not after a signal: the workload is going on.
-  if [[ -n $yes ]] && ((code != 130 && code != 143)) && run "${delete[@]}"; then exit "$code"; fi
+  if [[ -n $over && -n $yes ]] && run "${delete[@]}"; then exit "$code"; fi
   say "The workload $name is not deleted; delete it with: $(quote "${delete[@]}")"
   exit "$code"
 }
 trap finish EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -107,8 +109,14 @@ while :; do
     ((silent < PATIENCE)) || fail "kubectl does not tell the state of $name: ${answer##*$'\n'}"
   fi
   case ${answer##*$'\n'} in
-    Complete | Completed) exit 0 ;;
-    Failed) fail "The workload $name failed; the log of worker 0 or that of another worker says why." ;;
+    Complete | Completed)
+      over=yes
+      exit 0
+      ;;
+    Failed)
+      over=yes
+      fail "The workload $name failed; the log of worker 0 or that of another worker says why."
+      ;;
   esac
   now=$(phase 2>/dev/null) || now=''
   if [[ $now != "$shown" ]]; then

@@ -76,7 +76,7 @@ forward() {
   told=$1
   signal_all "$1" ""
 }
-trap 'forward TERM' TERM
+trap 'forward TERM' HUP TERM
 trap 'forward INT' INT
 
 clean_up() {

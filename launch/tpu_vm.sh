@@ -13,7 +13,7 @@
 # --runtime-version=NAME  (the one that Google recommends for JAX on the type)
 # --extra=FLAG            passed on to `gcloud compute tpus queued-resources create`; may be repeated
 # --retries=N             how often to go on after a preemption (10)
-# --yes                   delete NAME when the run has ended, and when a preemption left it useless
+# --yes                   delete NAME when the run is over, and when a preemption left it useless
 # --dry-run               print the commands
 #
 # Ships pnet_jax/, configs/ and launch/ as they are here to ~/pnet_jax of each worker, makes .venv
@@ -103,18 +103,26 @@ if [[ -n $dry_run ]]; then
 fi
 
 exists='' # whether NAME is there, as far as is known
+over=''   # whether the run is known to be over
+
 finish() {
   local code=$?
-  trap '' INT TERM
+  trap '' HUP INT TERM
   [[ -n $exists ]] || exit "$code"
-  # Not after a signal: the run may be going on.
-  if [[ -n $yes ]] && ((code != 130 && code != 143)) && run "${delete[@]}"; then exit "$code"; fi
+  if [[ -n $over && -n $yes ]] && run "${delete[@]}"; then exit "$code"; fi
   say "The queued resource $name is not deleted and may cost money; delete it with: $(quote "${delete[@]}")"
   exit "$code"
 }
 trap finish EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
+
+# Ends after a run that is over, so that NAME may be deleted.
+end() {
+  over=yes
+  exit "$1"
+}
 
 fail() {
   say "$1"
@@ -125,7 +133,7 @@ preemptions=0
 count_preemption() {
   if ((preemptions >= retries)); then
     say "Preempted, and all $retries retries are used; the same command goes on from the checkpoint."
-    exit "$PREEMPTED"
+    end "$PREEMPTED"
   fi
   preemptions=$((preemptions + 1))
 }
@@ -167,7 +175,8 @@ make_ready() {
       FAILED)
         exists=yes
         run "${tpus[@]}" describe "$name" "${where[@]}" >&2 || true
-        fail "The request for $name failed; its description above says why."
+        say "The request for $name failed; its description above says why."
+        end 1
         ;;
       '')
         silent=$((silent + 1))
@@ -184,58 +193,59 @@ make_ready() {
   done
 }
 
-# Waits for the exit code of worker 0, printing its log: sets `outcome` to it, or to "lost" when
-# the worker does not answer or its command was killed together with the shell that minds it.
+# Prints the log of worker 0 until its command ends: sets `outcome` to the exit code, or to "lost" if
+# there is none to be had, as when the slice went away.
 watch() {
-  local answer
-  while :; do
+  local answer now lost
+  outcome=lost
+  for ((lost = 0; lost < PATIENCE; lost++)); do
     follow || true
     answer=$(result) || answer=''
     answer=${answer##*$'\n'}
-    case $answer in
-      running) say "The connection was lost; the run goes on." ;;
-      [0-9]*)
-        outcome=$answer
-        return
-        ;;
-      *)
-        outcome=lost
-        return
-        ;;
-    esac
+    if [[ $answer =~ ^[0-9]+$ ]]; then
+      outcome=$answer
+      return
+    elif [[ $answer == running ]]; then
+      say "The connection was lost; the run goes on."
+      lost=0
+    else
+      now=$(state)
+      [[ -z $now || $now == ACTIVE ]] || return 0
+      say "Worker 0 does not answer, or its run was killed; waiting to see whether $name was preempted."
+    fi
     sleep "$POLL_SECS"
   done
+  fail "$name was not preempted, yet worker 0 does not answer or its run left no exit code."
 }
 
-# After a failure: returns once NAME is seen to be preempted, else ends.
-await_preemption() {
-  local poll now
-  say "Waiting to see whether $name was preempted."
-  for ((poll = 0; poll < PATIENCE; poll++)); do
-    now=$(state)
-    [[ -z $now || $now == ACTIVE ]] || return 0
-    sleep "$POLL_SECS"
-  done
-  fail "$name is not preempted, yet its workers cannot be reached or the run left no exit code."
-}
-
+unreachable=0
 while :; do
   make_ready
-  outcome=lost code=0
-  { ship && install; } || code=$?
-  ((code != 9)) || fail "Installing on the workers failed; the reason stands above."
-  if ((!code)) && start; then watch; fi
+  code=0
+  { ship && install && start; } || code=$?
+  if ((code == 9)); then
+    say "Installing on the workers failed; the reason stands above."
+    end 1
+  elif ((code)); then
+    # Perhaps it is being preempted, which the state shows only after a while.
+    unreachable=$((unreachable + 1))
+    ((unreachable < PATIENCE)) || fail "The workers of $name cannot be reached; gcloud says why above."
+    sleep "$POLL_SECS"
+    continue
+  fi
+  unreachable=0
+  watch
   case $outcome in
-    0) exit 0 ;;
+    0) end 0 ;;
+    lost) ;;
     "$PREEMPTED")
       say "Preempted and saved."
-      # A slice that goes away is counted when it is seen to be gone; one that stays is used again.
       sleep "$POLL_SECS"
-      [[ $(state) != ACTIVE ]] || count_preemption
+      # A slice that goes away is counted when it is seen to be gone; one that stays is used again.
+      [[ $(state) == SUSPEND* ]] || count_preemption
       ;;
-    lost) await_preemption ;;
     *)
-      [[ $(state) != ACTIVE ]] || exit "$outcome"
+      [[ $(state) == SUSPEND* ]] || end "$outcome"
       say "The run ended with code $outcome while $name was being preempted."
       ;;
   esac

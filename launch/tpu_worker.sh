@@ -68,7 +68,7 @@ case $1 in
     ;;
   follow)
     # From the beginning, unless the connection was lost in between.
-    tail -n 1000 -F --pid="$(<run.pid)" run.log
+    tail -n 1000 -F --sleep-interval=0.2 --pid="$(<run.pid)" run.log
     ;;
   result)
     if [[ -s run.code ]]; then

@@ -1,6 +1,7 @@
 """launch/gke_xpk.sh against an xpk and a kubectl that answer as each test says."""
 
 import shlex
+import signal
 
 import pytest
 
@@ -104,20 +105,21 @@ def test_what_cannot_be_created_is_not_deleted(gke):
 
 def test_a_cluster_that_does_not_answer_ends_the_watching(gke):
     gke.answers({"kubectl": [("", "no route to host\n", 1)]})
-    done = gke.run("gke_xpk.sh", *ARGUMENTS, "--", *TRAIN)
+    done = gke.run("gke_xpk.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
     assert done.returncode == 1
+    assert "delete" not in steps(gke)
     assert steps(gke).count("jobset") == 15
     assert "kubectl does not tell the state of pnet: no route to host" in done.stderr
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("yes", [[], ["--yes"]])
-def test_ctrl_c_deletes_nothing_and_names_what_is_left(gke, yes):
+def test_a_signal_deletes_nothing_and_what_is_left_is_named(gke, yes, how):
     gke.link("sleep")
     gke.answers({"get pods": ["Pending"]})
-    code, said = gke.interrupt(
-        "gke_xpk.sh", *ARGUMENTS, *yes, "--", *TRAIN, when="Worker 0 is Pending."
-    )
-    assert code == 130
+    when = "Worker 0 is Pending."
+    code, said = gke.interrupt("gke_xpk.sh", *ARGUMENTS, *yes, "--", *TRAIN, when=when, how=how)
+    assert code == 128 + how
     assert steps(gke) == ["create", "jobset", "pods"]
     assert said.splitlines()[-1].endswith(f"not deleted; delete it with: {DELETE}")
 

@@ -1,6 +1,7 @@
 """launch/tpu_vm.sh against a gcloud that answers as each test says."""
 
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -177,15 +178,30 @@ def test_a_suspended_resource_is_kept_without_yes(tpu):
 def test_workers_killed_by_a_preemption_without_an_exit_code(tpu):
     tpu.answers(
         {
-            "describe": ["ACTIVE", "ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED", ABSENT, "ACTIVE"],
-            "follow": [LOST, 0],
-            "result": [LOST, "0"],
+            "describe": ["ACTIVE", "ACTIVE", "SUSPENDING", "SUSPENDED", ABSENT, "ACTIVE"],
+            "result": [LOST, "none", "0"],
         }
     )
     done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
     assert done.returncode == 0
-    assert steps(tpu).count("start") == 2
-    assert steps(tpu).count("delete") == 2
+    gone = ["describe", "describe", "delete", "describe", "create", "describe"]
+    lost = ["describe", "follow", "result"]
+    assert steps(tpu) == ["describe", *RUN, *lost, *gone, *RUN, "delete"]
+
+
+def test_a_slice_that_is_preempted_while_it_is_set_up(tpu):
+    tpu.answers(
+        {
+            "describe": ["ACTIVE", "ACTIVE", "SUSPENDED", ABSENT, "ACTIVE"],
+            "install": [1, 255, 0],
+            "result": ["0"],
+        }
+    )
+    done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
+    assert done.returncode == 0
+    setting_up = ["describe", "scp", "install"]
+    gone = ["describe", "delete", "describe", "create", "describe"]
+    assert steps(tpu) == [*setting_up, *setting_up, *gone, *RUN, "delete"]
 
 
 def test_a_lost_connection_is_taken_up_again(tpu):
@@ -212,12 +228,23 @@ def test_a_failed_installation_ends_the_run(tpu):
     assert "Installing on the workers failed" in done.stderr
 
 
-def test_workers_that_never_answer_end_the_run(tpu):
-    tpu.answers({"describe": ["ACTIVE"], "scp": [1]})
-    done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--", *TRAIN)
+@pytest.mark.parametrize("answer", [LOST, "none"])
+def test_a_run_that_may_be_going_on_is_not_deleted(tpu, answer):
+    tpu.answers({"describe": ["ACTIVE"], "result": [answer]})
+    done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
     assert done.returncode == 1
-    assert steps(tpu) == ["describe", "scp", *["describe"] * 20]
-    assert "its workers cannot be reached" in done.stderr
+    assert steps(tpu) == ["describe", *RUN[:3], *["follow", "result", "describe"] * 20]
+    assert "worker 0 does not answer or its run left no exit code." in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(DELETE)
+
+
+def test_workers_that_are_never_reached_end_the_run(tpu):
+    tpu.answers({"describe": ["ACTIVE"], "scp": [1]})
+    done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
+    assert done.returncode == 1
+    assert steps(tpu) == ["describe", "scp"] * 20
+    assert "The workers of pnet cannot be reached" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(DELETE)
 
 
 def test_what_cannot_be_created_is_not_called_there(tpu):
@@ -295,14 +322,14 @@ def test_the_whole_way_with_a_worker_that_really_runs(launcher):
     (ROOT / "build/pnet.tar.gz").unlink()
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("yes", [[], ["--yes"]])
-def test_ctrl_c_deletes_nothing_and_names_what_is_left(tpu, yes):
+def test_a_signal_deletes_nothing_and_what_is_left_is_named(tpu, yes, how):
     tpu.link("sleep")
     tpu.answers({"describe": [ABSENT, "WAITING_FOR_RESOURCES"]})
-    code, said = tpu.interrupt(
-        "tpu_vm.sh", *ARGUMENTS, *yes, "--", *TRAIN, when="pnet is WAITING_FOR_RESOURCES"
-    )
-    assert code == 130
+    when = "pnet is WAITING_FOR_RESOURCES"
+    code, said = tpu.interrupt("tpu_vm.sh", *ARGUMENTS, *yes, "--", *TRAIN, when=when, how=how)
+    assert code == 128 + how
     assert steps(tpu) == ["describe", "create", "describe"]
     assert said.splitlines()[-1].endswith(f"may cost money; delete it with: {DELETE}")
 
