@@ -13,7 +13,7 @@ FAST := -m "not slow and not aot"
 # A file stays on one core: its tests share what its fixtures compiled.
 CORES := -n auto --maxprocesses 4 --dist loadfile
 PIP_INSTALL := -m pip install $(PIP_FLAGS) --disable-pip-version-check --no-input --retries 10 --timeout 60
-DESCRIPTION := setup.cfg pyproject.toml
+DESCRIPTION := setup.cfg pyproject.toml setup.py pnet_jax/data/_jpeg.c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

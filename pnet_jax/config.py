@@ -63,6 +63,9 @@ class DataConfig:
     normalization: str = "imagenet"
     # Decoding threads of each host process; each fills a batch, so prefetch_batches of them work.
     num_threads: int = 16
+    # Decoding processes beside each host process, in place of its threads; about one for each core
+    # of the host where the progress line shows that training waits for input.
+    num_workers: int = 0
     # Batches decoded ahead of the step.
     prefetch_batches: int = 4
     # Undecodable training images a run may meet (each is named and skipped) before it stops.
@@ -228,6 +231,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         (
             "seed",
             "data.num_threads",
+            "data.num_workers",
             "data.prefetch_batches",
             "data.max_corrupt_images",
             "optimizer.learning_rate",
@@ -264,6 +268,7 @@ MAY_CHANGE = frozenset(
     {
         "data.data_dir",
         "data.num_threads",
+        "data.num_workers",
         "data.prefetch_batches",
         "data.max_corrupt_images",
         "compilation_cache_dir",

@@ -65,6 +65,7 @@ class Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=data.num_threads,
+            num_workers=data.num_workers,
             prefetch_batches=data.prefetch_batches,
         )
 

@@ -84,7 +84,7 @@ def _loop(
     ) as progress:
         progress.write("compiling; the next start takes the program from the cache")
         for step in range(start + 1, plan.total_steps + 1):
-            batch = next(batches)
+            batch = clock.fetch(batches)
             # Nothing but the batch may travel between host and device in a step.
             with jax.transfer_guard("disallow"):
                 state, metrics = train_step(state, batch)
@@ -99,8 +99,10 @@ def _loop(
                 record(step, "train", _train_record(run, step, means))
                 shown["loss"] = f"{means['loss']:.3f}"
                 if secs := clock.secs_per_step(step):
+                    waiting = clock.input_share()
+                    shown["input"] = f"{waiting:.0%}"
                     timing = {"step_secs": secs, "images_per_sec": batch_size / secs}
-                    record(step, "timing", timing)
+                    record(step, "timing", timing | {"input_share": waiting})
             accuracies = None
             if step in plan.eval_steps:
                 accuracies = run_evaluation(state)
@@ -115,18 +117,33 @@ def _loop(
 
 
 class _Clock:
-    """Seconds a step, evaluations, saves and the first step's compilation left out."""
+    """Seconds a step, evaluations, saves and the first step's compilation left out.
+
+    Of these, those in which the loop waited for a batch: near 0, the accelerator is the limit;
+    above some percent, the input is (`python -m pnet_jax.bench input` says what would help).
+    """
 
     def __init__(self) -> None:
         self._since: tuple[int, float] | None = None
+        self._waited_secs = 0.0
 
     def start(self, step: int) -> None:
-        self._since = (step, time.perf_counter())
+        self._since, self._waited_secs = (step, time.perf_counter()), 0.0
+
+    def fetch(self, batches: Iterator[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited_secs += time.perf_counter() - asked
+        return batch
 
     def secs_per_step(self, step: int) -> float | None:
         if self._since is None or step <= self._since[0]:
             return None
         return (time.perf_counter() - self._since[1]) / (step - self._since[0])
+
+    def input_share(self) -> float:
+        assert self._since is not None
+        return self._waited_secs / (time.perf_counter() - self._since[1])
 
 
 def _initial_state(run: Run) -> TrainState:

@@ -68,7 +68,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "cv2": ("data/",),
     "resvg_py": ("data/",),
     "simplejpeg": ("data/",),
-    "PIL": ("data/",),
+    "PIL": ("data/", "bench/input.py"),
     "torch": ("convert/", "analysis/latency.py"),
     "onnx": ("convert/", "analysis/latency.py"),
     "onnxruntime": ("convert/", "analysis/latency.py"),

@@ -15,7 +15,8 @@ from pnet_jax.convert import from_torch, to_torch
 from pnet_jax.convert.__main__ import main as convert
 from pnet_jax.convert.files import read_weights
 from pnet_jax.data import writer
-from pnet_jax.data.decode import central_crop, decode
+from pnet_jax.data.crop import central_crop
+from pnet_jax.data.decode import decode
 from pnet_jax.evaluate import evaluate_checkpoint
 from pnet_jax.models import create_model
 

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m pnet_jax.bench dynamic-conv|train-step|eval-step`.
+"""The benchmarks: `python -m pnet_jax.bench dynamic-conv|train-step|eval-step|input`.
 
 Times of two contenders are taken in turns in one process; the ratio is the median of the ratios of
 neighbours.
@@ -8,14 +8,23 @@ import argparse
 import pathlib
 import statistics
 import sys
+import tempfile
 from collections.abc import Sequence
 
 import tqdm
 
-from pnet_jax.bench import layers, steps
+from pnet_jax.bench import input, layers, steps
 from pnet_jax.bench.timing import interleaved, machine, median_ratio, use_cores
+from pnet_jax.data import emoji, generated
+from pnet_jax.data.datasets import open_dataset
 from pnet_jax.errors import UserError
 from pnet_jax.report.tables import format_table, write_table
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,10 +44,36 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--against", help="another network, or the same with another form")
         step.add_argument("--against-form", help="of that one's dynamic convolutions")
     for command in commands.choices.values():
-        command.add_argument("--batch-size", type=int, default=16, help="default: %(default)s")
-        command.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
-        command.add_argument("--rounds", type=int, default=7, help="of each (default: %(default)s)")
-        command.add_argument("--cores", type=int, help="keep to so many (default: all)")
+        command.add_argument(
+            "--batch-size", type=_positive, default=16, help="default: %(default)s"
+        )
+    images = commands.add_parser(
+        "input", help="what an image costs from the disk to the device, and whether it is the limit"
+    )
+    images.add_argument("--name", help="a data set (default: one of ImageNet's size is generated)")
+    images.add_argument("--data-dir", default="~/tensorflow_datasets", help="where it lies")
+    images.add_argument("--split", default="train", help="default: %(default)s")
+    images.add_argument("--label", default="label", help="default: %(default)s")
+    images.add_argument(
+        "--images", type=_positive, default=400, help="to measure (default: %(default)s)"
+    )
+    images.add_argument(
+        "--workers", type=_positive, nargs="*", default=[1, 2], help="to try (default: 1 2)"
+    )
+    images.add_argument(
+        "--images-per-sec",
+        type=float,
+        default=20_000.0,
+        help="what the accelerators of this host take (default: %(default)s, a v5e-8 host)",
+    )
+    for command in commands.choices.values():
+        command.add_argument(
+            "--image-size", type=_positive, default=224, help="default: %(default)s"
+        )
+        command.add_argument(
+            "--rounds", type=_positive, default=7, help="of each (default: %(default)s)"
+        )
+        command.add_argument("--cores", type=_positive, help="keep to so many (default: all)")
         command.add_argument("--out", type=pathlib.Path, help="also write the table, as JSON")
     return parser
 
@@ -48,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     use_cores(args.cores)
     try:
-        rows = _layers(args) if args.command == "dynamic-conv" else _steps(args)
+        rows = _TABLES[args.command](args)
     except (UserError, ValueError) as error:
         print(f"pnet_jax: {error}", file=sys.stderr)
         return 2
@@ -103,6 +138,29 @@ def _layers(args: argparse.Namespace) -> list[dict[str, str]]:
         rows.append(row)
     print("milliseconds, forward | forward and backward; float32")
     return rows
+
+
+def _input(args: argparse.Namespace) -> list[dict[str, str]]:
+    with tempfile.TemporaryDirectory() as temporary:
+        name, data_dir = args.name, args.data_dir
+        if name is None:
+            name, data_dir = generated.NAME, temporary
+            generated.build(pathlib.Path(temporary), num_images=200, copies=10)
+        dataset = open_dataset(name, data_dir, label=args.label, build_demo=emoji.build)
+        records = dataset.split(args.split)
+        count = min(args.images, len(records))
+        measured = input.stages(
+            records, image_size=args.image_size, num_images=count, rounds=args.rounds
+        )
+        workers = [
+            input.with_workers(records, each, image_size=args.image_size, num_images=4 * count)
+            for each in args.workers
+        ]
+    print("", *input.verdict(measured, args.images_per_sec), sep="\n")
+    return [each.row() for each in [*measured, *workers]]
+
+
+_TABLES = {"dynamic-conv": _layers, "train-step": _steps, "eval-step": _steps, "input": _input}
 
 
 if __name__ == "__main__":

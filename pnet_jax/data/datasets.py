@@ -38,10 +38,14 @@ class Records:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: SupportsIndex) -> Record:
+        place = index.__index__()
+        return self.parse(self.source[place], place)
+
+    def parse(self, serialized: bytes, place: int) -> Record:
+        """The record in the bytes of a `tf.train.Example`."""
         from tensorflow_datasets.proto import tf_example_pb2
 
-        place = index.__index__()
-        fields = tf_example_pb2.Example.FromString(self.source[place]).features.feature
+        fields = tf_example_pb2.Example.FromString(serialized).features.feature
         # A set written by others may keep no names.
         name = fields["file_name"].bytes_list.value if "file_name" in fields else ()
         return Record(

@@ -1,12 +1,23 @@
-"""A JPEG's bytes to the square uint8 image that the network takes.
+"""A JPEG's bytes to uint8 pixels: all of them, or the part that a crop takes.
 
 Flips and floats happen on the device.
 """
 
-import math
+import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
+
+from pnet_jax.data.crop import Box
+
+# Built where libjpeg-turbo's headers are found; all works without, to the same bits.
+jpeg: Any = None
+with contextlib.suppress(ImportError):
+    from pnet_jax.data import _jpeg
+
+    jpeg = _jpeg
 
 # The pipeline decodes many images at once; OpenCV's own threads would only get in each other's way.
 cv2.setNumThreads(1)
@@ -29,46 +40,21 @@ def decode(encoded: bytes) -> np.ndarray | None:
         return None
 
 
-def random_resized_crop(
-    image: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    *,
-    area_min: float,
-    area_max: float,
-) -> np.ndarray:
-    """A random part of the image as `[size, size, 3]` uint8 (Szegedy et al. 2014, arXiv 1409.4842).
+def decode_part(encoded: bytes, choose: Callable[[int, int], Box]) -> np.ndarray | None:
+    """The part of `decode(encoded)` that `choose(height, width)` names, or None.
 
-    Its area is a share in [`area_min`, `area_max`] of the image's, its shape between 3:4 and 4:3.
-    If ten random ones do not fit, the largest central part of an admissible shape is taken.
+    Of an ordinary JPEG only the rows down to the part's end are read, and only the part becomes
+    pixels: two thirds of the time.
     """
-    height, width = image.shape[:2]
-    for _ in range(10):
-        area = height * width * rng.uniform(area_min, area_max)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return _resize(image[top : top + h, left : left + w], size, cv2.INTER_LINEAR)
-    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-    top, left = (height - h) // 2, (width - w) // 2
-    return _resize(image[top : top + h, left : left + w], size, cv2.INTER_LINEAR)
-
-
-def central_crop(image: np.ndarray, size: int, *, share: float) -> np.ndarray:
-    """The central square with `share` of the shorter side, as `[size, size, 3]`."""
-    height, width = image.shape[:2]
-    side = max(1, round(min(height, width) * share))
-    top, left = (height - side) // 2, (width - side) // 2
-    shrinks = side > size
-    return _resize(
-        image[top : top + side, left : left + side],
-        size,
-        cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-    )
-
-
-def _resize(image: np.ndarray, size: int, interpolation: int) -> np.ndarray:
-    if image.shape[:2] == (size, size):
-        return np.ascontiguousarray(image)
-    return cv2.resize(image, (size, size), interpolation=interpolation)
+    size = jpeg.size(encoded) if jpeg is not None else None
+    if size is None:
+        image = decode(encoded)
+        return None if image is None else choose(*image.shape[:2]).of(image)
+    box = choose(*size)
+    found = jpeg.decode(encoded, box.top, box.left, box.height, box.width)
+    if found is None:  # damaged; OpenCV may still make something of it
+        image = decode(encoded)
+        return None if image is None else box.of(image)
+    pixels, first, columns = found
+    rows = np.frombuffer(pixels, np.uint8).reshape(box.height, columns, 3)
+    return rows[:, box.left - first :][:, : box.width]

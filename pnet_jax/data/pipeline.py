@@ -12,9 +12,12 @@ from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
+from absl import flags
 
+from pnet_jax.data.crop import Box, central_box, random_box, resize, resize_smoothly
 from pnet_jax.data.datasets import Record, Records
-from pnet_jax.data.decode import central_crop, decode, random_resized_crop
+from pnet_jax.data.decode import decode_part
+from pnet_jax.errors import TrainingError
 
 # `image` `[B, S, S, 3]` uint8, `label` `[B]` int32, `weight` `[B]` float32, and in training `index`
 # `[B]` int64, the record's place in the split; an example: no `B`.
@@ -30,6 +33,8 @@ class Reading:
     process_index: int = 0
     process_count: int = 1
     num_threads: int = 16
+    # Processes that decode; 0 = this one does, by its threads.
+    num_workers: int = 0
     prefetch_batches: int = 4
 
 
@@ -43,12 +48,12 @@ def train_batches(
     """
 
     def prepare(record: Record, rng: np.random.Generator) -> Batch:
-        image, weight = _decoded(record), 0.0
-        if image is not None:
-            weight = 1.0
-            image = random_resized_crop(
-                image, reading.image_size, rng, area_min=area_min, area_max=area_max
-            )
+        def choose(height: int, width: int) -> Box:
+            return random_box(height, width, rng, area_min=area_min, area_max=area_max)
+
+        pixels = _decoded(record, choose)
+        image = None if pixels is None else resize(pixels, reading.image_size)
+        weight = 0.0 if image is None else 1.0
         example = _example(image, record.label, reading.image_size, weight=weight)
         return example | {"index": np.int64(record.place)}
 
@@ -63,13 +68,16 @@ def eval_batches(records: Records, reading: Reading, *, share: float) -> Iterato
     -1, weight 1. The examples that fill up have label -1, weight 0.
     """
 
+    def choose(height: int, width: int) -> Box:
+        return central_box(height, width, share=share)
+
     def prepare(record: Record | None) -> Batch:
         if record is None:
             return _example(None, -1, reading.image_size, weight=0.0)
-        image = _decoded(record)
-        if image is None:
+        pixels = _decoded(record, choose)
+        if pixels is None:
             return _example(None, -1, reading.image_size, weight=1.0)
-        image = central_crop(image, reading.image_size, share=share)
+        image = resize_smoothly(pixels, reading.image_size)
         return _example(image, record.label, reading.image_size, weight=1.0)
 
     padded = _Padded(records, reading.global_batch_size)
@@ -101,24 +109,47 @@ def _mapped(padded: _Padded, prepare: Callable[[Record | None], Batch]) -> Any:
 
 
 def _batches(stream: Any, reading: Reading, start: int) -> Iterator[Batch]:
-    """This process's part of the global batches from number `start` on, decoded in threads."""
-    mine = stream[reading.process_index :: reading.process_count]
-    # Rounding the number of batches up would overflow an endless stream's if they are of one image.
-    batches = mine.batch(reading.global_batch_size // reading.process_count, drop_remainder=True)
-    batches = batches[start:]
-    # After `.batch` the buffer is counted in batches, one of which a thread decodes at a time.
-    options = grain.ReadOptions(
-        num_threads=min(reading.num_threads, reading.prefetch_batches),
-        prefetch_buffer_size=reading.prefetch_batches,
-    )
-    return iter(batches.to_iter_dataset(options))
+    """This process's part of the global batches from number `start` on, decoded ahead."""
+    # Parts of global batches: process i of n has parts i, i + n, ..., so that side by side they are
+    # the batch that one process would have. (Rounding the number of parts up would overflow an
+    # endless stream's if they are of one image.)
+    parts = stream.batch(reading.global_batch_size // reading.process_count, drop_remainder=True)
+    batches = parts[reading.process_index :: reading.process_count][start:]
+    if not reading.num_workers:
+        # After `.batch` the buffer is counted in batches, one of which a thread decodes at a time.
+        threads = min(reading.num_threads, reading.prefetch_batches)
+        return iter(batches.to_iter_dataset(grain.ReadOptions(threads, reading.prefetch_batches)))
+    # Worker i of n takes the batches i, i + n, ... and they come back in their order, so that the
+    # number of workers changes nothing. One thread each: Python's lock is what workers get around.
+    ahead = -(-reading.prefetch_batches // reading.num_workers)
+    workers = grain.MultiprocessingOptions(reading.num_workers, per_worker_buffer_size=ahead)
+    if not flags.FLAGS.is_parsed():
+        # Workers are handed absl's flags, which are unparsed outside absl.app.run, and refuse them.
+        flags.FLAGS.mark_as_parsed()
+    return _from_workers(batches.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(workers))
 
 
-def _decoded(record: Record) -> np.ndarray | None:
-    image = decode(record.image)
-    if image is None:
+def _from_workers(dataset: Any) -> Iterator[Batch]:
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        raise TrainingError(
+            "A decoding process was killed, as Linux does when memory runs out; set a smaller "
+            "config.data.num_workers or prefetch_batches. The same command goes on after the last "
+            "checkpoint."
+        ) from error
+    finally:
+        iterator.close()
+
+
+def _decoded(record: Record, choose: Callable[[int, int], Box]) -> np.ndarray | None:
+    pixels = decode_part(record.image, choose)
+    if pixels is None:
         logging.warning("corrupt image, skipped: %s", record.file_name)
-    return image
+    return pixels
 
 
 def _example(image: np.ndarray | None, label: int, size: int, *, weight: float) -> Batch:

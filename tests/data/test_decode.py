@@ -1,7 +1,6 @@
-"""Any image file becomes RGB bytes or None, and crops are what the papers say."""
+"""Any image file becomes RGB bytes or None, as a whole or in part."""
 
 import io
-import math
 import struct
 import zlib
 
@@ -10,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pnet_jax.data.decode import central_crop, decode, random_resized_crop
+from pnet_jax.data import decode as decoding
+from pnet_jax.data.crop import Box
+from pnet_jax.data.decode import decode, decode_part
 
 
 @pytest.fixture
@@ -123,134 +124,119 @@ def test_what_is_no_image_is_none(encoded):
     assert decode(encoded) is None
 
 
-def coordinates(height: int, width: int) -> np.ndarray:
-    """`[H, W, 3]` uint8 whose first two channels are the row and the column."""
-    rows, columns = np.mgrid[:height, :width]
-    return np.dstack([rows, columns, np.zeros_like(rows)]).astype(np.uint8)
+KINDS = {
+    "4:2:0": ((120, 170), 90, {"subsampling": 2}),
+    "4:2:2": ((120, 170), 90, {"subsampling": 1}),
+    "4:4:4": ((121, 171), 97, {"subsampling": 0}),
+    "poor": ((119, 163), 15, {"subsampling": 2}),
+    "progressive": ((121, 171), 90, {"subsampling": 2, "progressive": True}),
+    "optimised": ((64, 80), 95, {"subsampling": 2, "optimize": True}),
+    "restarts": ((121, 171), 90, {"subsampling": 2, "restart_marker_rows": 1}),
+    "narrow": ((97, 9), 90, {"subsampling": 2}),
+    "low": ((5, 143), 90, {"subsampling": 1}),
+}
 
 
-class Recorder:
-    """An rng that gives given numbers, in the order the crop asks: area, log ratio, ..."""
-
-    def __init__(self, *numbers: float) -> None:
-        self.numbers = list(numbers)
-        self.bounds: list[tuple[float, ...]] = []
-
-    def uniform(self, low: float, high: float) -> float:
-        self.bounds.append((low, high))
-        return self.numbers.pop(0)
-
-    def integers(self, high: int) -> int:
-        self.bounds.append((high,))
-        return int(self.numbers.pop(0))
+def noise_jpeg(rng, size: tuple[int, int], quality: int, settings: dict) -> bytes:
+    """Rough pictures: what neighbours add to a pixel shows."""
+    file = io.BytesIO()
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, **settings)
+    return file.getvalue()
 
 
-def test_a_known_random_crop():
-    # A quarter of 40 x 64 is 640 pixels; at the ratio 1.6 they are 32 wide and 20 high.
-    numbers = Recorder(0.25, math.log(1.6), 5, 7)
-    crop = random_resized_crop(coordinates(40, 64), 20, numbers, area_min=0.08, area_max=1.0)
-    assert numbers.bounds == [(0.08, 1.0), (math.log(3 / 4), math.log(4 / 3)), (21,), (33,)]
-    assert crop.shape == (20, 20, 3)
-    np.testing.assert_array_equal(crop[:, 0, 0], 5 + np.arange(20))  # the height is not resized
-    # Columns 7 ... 38 halfway between pixel centres: 7 + 1.6 (i + .5) - .5, rounded.
-    expected = 7 + 1.6 * (np.arange(20) + 0.5) - 0.5
-    assert np.abs(crop[0, :, 1] - expected).max() <= 0.51
+def random_boxes(rng, height: int, width: int, count: int) -> list[Box]:
+    boxes = [Box(0, 0, height, width), Box(height - 1, width - 1, 1, 1)]
+    for _ in range(count):
+        h, w = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+        top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+        boxes.append(Box(top, left, h, w))
+    return boxes
 
 
-def test_a_shape_that_does_not_fit_is_drawn_again():
-    # 90% of a 10 x 40 strip at 4:3 is 22 wide and 16 high: too high; then 10% fits.
-    numbers = Recorder(0.9, math.log(4 / 3), 0.1, 0.0, 2, 3)
-    crop = random_resized_crop(coordinates(10, 40), 6, numbers, area_min=0.08, area_max=1.0)
-    assert numbers.numbers == []
-    np.testing.assert_array_equal(crop[..., 0], np.tile(np.arange(2, 8)[:, None], (1, 6)))
-    np.testing.assert_array_equal(crop[..., 1], np.tile(np.arange(3, 9), (6, 1)))
+@pytest.fixture(params=["libjpeg", "opencv"])
+def way(request, monkeypatch) -> str:
+    """Both ways of decoding a part."""
+    if request.param == "opencv":
+        monkeypatch.setattr(decoding, "jpeg", None)
+    elif decoding.jpeg is None:
+        pytest.skip("built without libjpeg-turbo's headers")
+    return request.param
 
 
-def test_after_ten_misfits_the_centre_is_taken():
-    # No square of 90% of the area fits in 12 x 40; the widest admissible part is 12 x 16.
-    numbers = Recorder(*[0.9, 0.0] * 10)
-    crop = random_resized_crop(coordinates(12, 40), 12, numbers, area_min=0.9, area_max=0.9)
-    assert numbers.numbers == []
-    np.testing.assert_array_equal(crop[:, 0, 0], np.arange(12))
-    assert (crop[0, 0, 1], crop[0, -1, 1]) == (12, 27)  # columns 12 ... 27 of 40
-    tall = random_resized_crop(
-        coordinates(40, 12), 12, Recorder(*[0.9, 0.0] * 10), area_min=0.9, area_max=0.9
-    )
-    assert (tall[0, 0, 0], tall[-1, 0, 0]) == (12, 27)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_is_that_of_the_whole_to_the_bit(kind, way, rng):
+    (height, width), quality, settings = KINDS[kind]
+    encoded = noise_jpeg(rng, (height, width), quality, settings)
+    whole = decode(encoded)
+    if way == "libjpeg":
+        assert decoding.jpeg.size(encoded) == (height, width)
+    for box in random_boxes(rng, height, width, 60):
+        part = decode_part(encoded, lambda h, w, box=box: box if (h, w) == (height, width) else 0)
+        np.testing.assert_array_equal(part, box.of(whole))
 
 
-def test_random_crops_keep_their_bounds(rng):
-    """Area uniform in its bounds, log ratio uniform, position uniform."""
-    height, width = 200, 240
-    image = coordinates(height, width)
-    # Enlarged, a crop still begins and ends with the pixels that its part of the image does.
-    crops = [
-        random_resized_crop(image, 256, rng, area_min=0.1, area_max=0.6)[[0, -1], [0, -1], :2]
-        for _ in range(4000)
-    ]
-    (tops, lefts), (bottoms, rights) = np.array(crops, float).transpose(1, 2, 0)
-    heights, widths = bottoms - tops + 1, rights - lefts + 1
-    areas = heights * widths / (height * width)
-    # Sides are rounded to whole pixels.
-    assert 0.1 - 0.004 < areas.min() < 0.11
-    assert 0.59 < areas.max() < 0.6 + 0.004
-    assert abs(areas.mean() - 0.35) < 0.01
-    ratios = np.log(widths / heights)
-    assert abs(ratios.min() - math.log(3 / 4)) < 0.02
-    assert abs(ratios.max() - math.log(4 / 3)) < 0.02
-    assert abs(ratios.mean()) < 0.01
-    assert abs(ratios.std() - math.log(16 / 9) / math.sqrt(12)) < 0.005
-    for first, length, whole in ((tops, heights, height), (lefts, widths, width)):
-        relative = first / (whole - length)
-        assert relative.min() == 0
-        assert relative.max() == 1
-        assert abs(relative.mean() - 0.5) < 0.02
+def test_a_part_of_grayscale(way, picture):
+    encoded = cv2.imencode(".jpg", picture[..., 0])[1].tobytes()
+    part = decode_part(encoded, lambda h, w: Box(10, 20, 30, 40))
+    np.testing.assert_array_equal(part, decode(encoded)[10:40, 20:60])
 
 
-def test_random_crop_of_any_shape(rng):
-    for height, width in ((1, 1), (1, 500), (300, 2), (7, 5)):
-        image = np.full((height, width, 3), 9, np.uint8)
-        for _ in range(20):
-            crop = random_resized_crop(image, 16, rng, area_min=0.08, area_max=1.0)
-            assert crop.shape == (16, 16, 3)
-            assert (crop == 9).all()
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_a_part_of_what_is_no_jpeg(way, picture, suffix):
+    encoded = encode(picture, suffix)
+    part = decode_part(encoded, lambda h, w: Box(1, 2, 3, 4))
+    np.testing.assert_array_equal(part, decode(encoded)[1:4, 2:6])
 
 
-def test_the_same_rng_gives_the_same_crop(picture):
-    def crop(seed: int) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        return random_resized_crop(picture, 24, rng, area_min=0.08, area_max=1.0)
-
-    np.testing.assert_array_equal(crop(3), crop(3))
-    assert (crop(3) != crop(4)).any()
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "size", "share", "top", "left"),
-    [
-        (32, 32, 28, 0.875, 2, 2),  # 28 of 32 pixels, nothing to resize
-        (40, 64, 40, 1.0, 0, 12),
-        (64, 40, 20, 0.5, 22, 10),
-    ],
-)
-def test_central_crop_is_the_centre(height, width, size, share, top, left):
-    crop = central_crop(coordinates(height, width), size, share=share)
-    assert crop.flags.c_contiguous
-    np.testing.assert_array_equal(crop[:, 0, 0], top + np.arange(size))
-    np.testing.assert_array_equal(crop[0, :, 1], left + np.arange(size))
+@pytest.mark.parametrize("sampling", [0x411111, 0x121111, 0x221111])
+def test_a_part_of_any_sampling(way, rng, sampling):
+    pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    settings = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    encoded = cv2.imencode(".jpg", pixels, settings)[1].tobytes()
+    part = decode_part(encoded, lambda h, w: Box(13, 17, 31, 33))
+    np.testing.assert_array_equal(part, decode(encoded)[13:44, 17:50])
 
 
-def test_central_crop_shrinks_by_averaging(rng):
-    image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    crop = central_crop(image, 10, share=1.0)
-    blocks = image[:, 5:45].reshape(10, 4, 10, 4, 3).mean((1, 3))
-    assert np.abs(crop - blocks).max() <= 0.51
+def test_a_part_of_cmyk(way, picture):
+    file = io.BytesIO()
+    Image.fromarray(picture).convert("CMYK").save(file, "JPEG")
+    part = decode_part(file.getvalue(), lambda h, w: Box(1, 2, 3, 4))
+    np.testing.assert_array_equal(part, decode(file.getvalue())[1:4, 2:6])
 
 
-def test_central_crop_of_a_small_image_enlarges(rng):
-    image = rng.integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    crop = central_crop(image, 16, share=0.875)
-    assert crop.shape == (16, 16, 3)
-    np.testing.assert_array_equal(crop[0, 0], image[0, 1])  # the border stays
-    one = central_crop(np.full((1, 1, 3), 7, np.uint8), 16, share=0.1)
-    assert (one == 7).all()
+@pytest.mark.parametrize("encoded", [b"", b"no picture", b"\xff\xd8\xff\xd9", b"\xff"])
+def test_no_part_of_no_picture(way, encoded):
+    assert decode_part(encoded, lambda h, w: Box(0, 0, h, w)) is None
+
+
+def test_no_part_of_a_file_cut_short(way, rng):
+    """Not even one whose rows are all there."""
+    encoded = noise_jpeg(rng, (100, 100), 90, {})
+    for length in (len(encoded) // 2, len(encoded) - 2):
+        assert decode_part(encoded[:length], lambda h, w: Box(0, 0, 2, 2)) is None
+
+
+def test_damaged_data_are_the_same_either_way(rng):
+    """Where libjpeg complains, OpenCV decides."""
+    if decoding.jpeg is None:
+        pytest.skip("built without libjpeg-turbo's headers")
+    encoded = noise_jpeg(rng, (100, 100), 90, {})
+    complaints = 0
+    for _ in range(40):
+        damaged = bytearray(encoded)
+        for place in rng.integers(700, len(encoded) - 2, 6):
+            damaged[place] = rng.integers(256)
+        whole = decode(bytes(damaged))
+        part = decode_part(bytes(damaged), lambda h, w: Box(60, 30, 30, 50))
+        complaints += not decoding.jpeg.entropy_decode(bytes(damaged))
+        np.testing.assert_array_equal(part, whole[60:90, 30:80])
+    assert complaints > 10
+
+
+def test_a_region_outside_is_none(rng):
+    if decoding.jpeg is None:
+        pytest.skip("built without libjpeg-turbo's headers")
+    encoded = noise_jpeg(rng, (20, 30), 90, {})
+    for region in ((0, 0, 21, 1), (19, 0, 2, 1), (0, 30, 1, 1), (0, 0, 0, 1), (2**32 - 1, 0, 2, 2)):
+        assert decoding.jpeg.decode(encoded, *region) is None

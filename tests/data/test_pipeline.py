@@ -2,6 +2,9 @@
 
 import itertools
 import logging
+import multiprocessing
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from pnet_jax.data.datasets import open_dataset
 from pnet_jax.data.pipeline import Reading, eval_batches, num_eval_batches, train_batches
+from pnet_jax.errors import TrainingError
 
 NUM_RECORDS = 37
 SIZE = 16
@@ -62,6 +66,11 @@ def assert_equal(ours, theirs) -> None:
             np.testing.assert_array_equal(one[name], other[name])
 
 
+def joined(parts) -> dict[str, np.ndarray]:
+    """The global batch of its processes' parts, as it comes to lie on the devices."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def test_shapes_and_types(records):
     (batch,) = take(records, reading(8), 1)
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
@@ -111,21 +120,14 @@ def test_starting_at_a_batch_equals_skipping_to_it(records, start):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_parts_of_processes_interleave_to_the_whole(records, count):
+def test_parts_of_processes_are_the_whole(records, count):
     whole = take(records, reading(8), 8, start=2)
     parts = [
         take(records, reading(8, process_index=i, process_count=count), 8, start=2)
         for i in range(count)
     ]
     assert all(len(batch["label"]) == 8 // count for part in parts for batch in part)
-    interleaved = [
-        {
-            name: np.stack([batch[name] for batch in batches], 1).reshape(whole[0][name].shape)
-            for name in whole[0]
-        }
-        for batches in zip(*parts, strict=True)
-    ]
-    assert_equal(interleaved, whole)
+    assert_equal([joined(batches) for batches in zip(*parts, strict=True)], whole)
 
 
 @pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (2, 8), (8, 3), (0, 4)])
@@ -135,6 +137,45 @@ def test_threads_and_prefetching_do_not_matter(records, threads, prefetch):
     assert_equal(take(records, how, 8), whole)
     expected = list(eval_batches(records, reading(8), share=0.875))
     assert_equal(list(eval_batches(records, how, share=0.875)), expected)
+
+
+def test_workers_do_not_matter(records):
+    """Two processes that decode: the same batches from any start, and the same evaluation."""
+    whole = take(records, reading(8), 12)
+    how = reading(8, num_workers=2, prefetch_batches=3)
+    assert_equal(take(records, how, 8, start=3), whole[3:11])
+    expected = list(eval_batches(records, reading(8), share=0.875))
+    assert_equal(list(eval_batches(records, how, share=0.875)), expected)
+
+
+def test_a_killed_worker_is_one_sentence(records):
+    batches = train_batches(
+        records, reading(8, num_workers=1), seed=0, start=0, area_min=0.08, area_max=1.0
+    )
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(TrainingError, match="A decoding process was killed"):
+        list(itertools.islice(batches, 20))
+
+
+def test_stopped_and_continued_with_other_numbers_of_processes_and_workers(records):
+    """1, 2, 4 hosts, the last with workers, over the end of an epoch (the fifth batch)."""
+    whole = take(records, reading(8), 12)
+    ours = take(records, reading(8), 3)
+    for count, start, workers in ((2, 3, 0), (4, 6, 1)):
+        parts = [
+            take(
+                records,
+                reading(8, process_index=i, process_count=count, num_workers=workers),
+                3,
+                start=start,
+            )
+            for i in range(count)
+        ]
+        ours += [joined(batches) for batches in zip(*parts, strict=True)]
+    ours += take(records, reading(8), 3, start=9)
+    assert_equal(ours, whole)
 
 
 def test_a_batch_may_be_larger_than_the_split(records):
