@@ -45,7 +45,7 @@ if [[ -z $runtime_version ]]; then
 fi
 
 readonly POLL_SECS=30
-readonly PATIENCE=20 # polls without an answer, or with the same useless one
+readonly PATIENCE=20 # polls without an answer
 where=("--zone=$zone")
 [[ -z $project ]] || where+=("--project=$project")
 tpus=(gcloud compute tpus queued-resources)
@@ -83,11 +83,10 @@ on() { run "${tpus[@]}" ssh "$name" "${where[@]}" --node="$1" --worker="$1" --co
 
 ship() {
   local archive=$root/build/$name.tar.gz
-  run mkdir -p "$root/build"
-  run tar -czf "$archive" --exclude=__pycache__ -C "$root" \
-    pnet_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE
-  run "${tpus[@]}" scp "$archive" "$name:pnet_jax.tar.gz" "${where[@]}" \
-    --node=all --worker=all
+  run mkdir -p "$root/build" &&
+    run tar -czf "$archive" --exclude=__pycache__ -C "$root" \
+      pnet_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE &&
+    run "${tpus[@]}" scp "$archive" "$name:pnet_jax.tar.gz" "${where[@]}" --node=all --worker=all
 }
 
 worker=pnet_jax/launch/tpu_worker.sh

@@ -247,6 +247,12 @@ def test_workers_that_are_never_reached_end_the_run(tpu):
     assert done.stderr.splitlines()[-1].endswith(DELETE)
 
 
+def test_an_archive_that_cannot_be_made_is_not_sent(tpu):
+    tpu.answers({"describe": ["ACTIVE"], "tar -czf": [2]})
+    assert tpu.run("tpu_vm.sh", *ARGUMENTS, "--", *TRAIN).returncode == 1
+    assert set(steps(tpu)) == {"describe"}
+
+
 def test_what_cannot_be_created_is_not_called_there(tpu):
     tpu.answers({"describe": [ABSENT], "create": [("", "ERROR: quota\n", 1)]})
     done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
@@ -298,7 +304,7 @@ esac
 
 def test_the_whole_way_with_a_worker_that_really_runs(launcher):
     launcher.stub("python3", "sleep")
-    launcher.link("cp", "gzip", "ls", "tar")
+    launcher.link("cp", "gzip", "ls", "setsid", "tail", "tar")
     (launcher.folder / "home").mkdir()
     gcloud = launcher.bin / "gcloud"
     gcloud.write_text(_GCLOUD)
