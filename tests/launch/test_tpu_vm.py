@@ -10,7 +10,7 @@ from tests.launch.conftest import HOSTILE
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = ["--name=pnet", "--zone=us-west4-a", "--type=v5litepod-16"]
-TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir=gs://bucket/{HOSTILE}"]
+TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir=/mnt/{HOSTILE}"]
 ABSENT = ("", "ERROR: (gcloud) NOT_FOUND: Requested entity was not found.\n", 1)
 LOST = ("", "ERROR: (gcloud) [/usr/bin/ssh] exited with return code [255].\n", 1)
 DELETE = "gcloud compute tpus queued-resources delete pnet --zone=us-west4-a --force --quiet"
@@ -51,7 +51,8 @@ def test_dry_run_prints_each_command(tpu):
     worker = "bash pnet_jax/launch/tpu_worker.sh"
     unpack = "mkdir -p pnet_jax && tar -xzf pnet_jax.tar.gz -C pnet_jax"
     build = f"{ROOT}/build"
-    files = ["pnet_jax", "configs", "launch", "setup.cfg", "pyproject.toml", "constraints.txt"]
+    setup = sorted(path.name for path in ROOT.glob("setup.*"))
+    files = ["pnet_jax", "configs", "launch", *setup, "pyproject.toml", "constraints.txt"]
     files += ["README.md", "LICENSE"]
     *lines, start, follow, result, delete = map(shlex.split, done.stdout.splitlines())
     assert lines == [
@@ -62,7 +63,10 @@ def test_dry_run_prints_each_command(tpu):
         ],
         [*gcloud, "describe", *where, "--format=value(state.state)"],
         ["mkdir", "-p", build],
-        ["tar", "-czf", f"{build}/pnet.tar.gz", "--exclude=__pycache__", "-C", f"{ROOT}", *files],
+        [
+            *["tar", "-czf", f"{build}/pnet.tar.gz", "--exclude=__pycache__", "--exclude=*.so"],
+            *["-C", f"{ROOT}", *files],
+        ],
         [*gcloud, "scp", f"{build}/pnet.tar.gz", "pnet:pnet_jax.tar.gz", *where[1:], *everywhere],
         [*gcloud, "ssh", *where, *everywhere, f"--command={unpack} && {worker} install"],
     ]
