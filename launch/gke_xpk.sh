@@ -2,7 +2,7 @@
 # Run a command as an xpk workload: on all workers of TPU slices of a GKE cluster.
 #
 #   launch/gke_xpk.sh --name=pnet --cluster=CLUSTER --type=v5litepod-64 --image=IMAGE --yes -- \
-#       python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=gs://BUCKET/pnet300m_22k
+#       python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=/mnt/runs/pnet300m_22k
 #
 # --name=NAME        of the workload
 # --cluster=CLUSTER  that `xpk cluster create` has made

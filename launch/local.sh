@@ -24,13 +24,11 @@ need_number grace-secs "$grace_secs" 0
 [[ -n $dry_run ]] || type -P -- "${command[0]}" >/dev/null ||
   misuse "The command $(quote "${command[0]}") is not found."
 
+# A port that nobody answers on, below the range that systems give to outgoing connections.
 free_port() {
-  local port attempt
-  for attempt in {1..100}; do
-    # Below the range that systems give to outgoing connections.
-    port=$((20000 + (RANDOM + attempt) % 12000))
-    # A port is free if nobody answers on it.
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  local port=$((20000 + RANDOM % 12000))
+  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    port=$((20000 + RANDOM % 12000))
   done
   printf '%s' "$port"
 }
@@ -51,36 +49,20 @@ prefix() {
 
 pids=() printers=() told='' pipes=''
 
+# signal_all SIGNAL [-]: to all processes, with - to all that they have started, too.
 signal_all() {
   local pid
-  for pid in ${pids[@]+"${pids[@]}"}; do kill "-$1" -- "$2$pid" 2>/dev/null || true; done
-}
-
-any_alive() {
-  local pid
-  for pid; do ! kill -0 "$pid" 2>/dev/null || return 0; done
-  return 1
-}
-
-# wait_at_most SECS PIDS: 0 if all have ended by then.
-wait_at_most() {
-  local end=$((SECONDS + $1))
-  shift
-  while any_alive "$@"; do
-    ((SECONDS < end)) || return 1
-    sleep 0.2
-  done
+  for pid in ${pids[@]+"${pids[@]}"}; do kill "-$1" -- "${2:-}$pid" 2>/dev/null || true; done
 }
 
 forward() {
   told=$1
-  signal_all "$1" ""
+  signal_all "$1"
 }
 trap 'forward TERM' HUP TERM
 trap 'forward INT' INT
 
 clean_up() {
-  # Also what the processes have started: each leads a process group.
   signal_all KILL -
   [[ -z $pipes ]] || rm -rf -- "$pipes"
 }
@@ -92,7 +74,7 @@ run_once() {
   port=$(free_port)
   pipes=$(mktemp -d)
   pids=() printers=()
-  # Job control: a process group for each process, and no SIGINT but the one that is forwarded.
+  # Job control: each process leads a process group, and gets no SIGINT but the one forwarded.
   set -m
   for ((rank = 0; rank < processes; rank++)); do
     process_of "$rank" "$port"
@@ -103,9 +85,9 @@ run_once() {
     pids+=($!)
   done
   set +m
-  [[ -z $told ]] || signal_all "$told" "" # it came while they were being started
+  [[ -z $told ]] || signal_all "$told" # it came while they were being started
 
-  local deadline='' codes=()
+  local deadline='' killed='' codes=()
   left=$processes
   while ((left)); do
     for ((rank = 0; rank < processes; rank++)); do
@@ -118,18 +100,20 @@ run_once() {
       if ((code)) && [[ -z $first ]]; then
         first=$code
         ((!left)) || say "Process $rank ended with code $code; ending the others."
-        signal_all TERM ""
+        signal_all TERM
       fi
     done
     if [[ -n $first$told && -z $deadline ]]; then deadline=$((SECONDS + grace_secs)); fi
-    if [[ -n $deadline ]] && ((left && SECONDS >= deadline)); then
+    if [[ -n $deadline && -z $killed ]] && ((left && SECONDS >= deadline)); then
+      killed=yes
       say "Not all processes ended within $grace_secs s of SIGTERM; killing them."
       signal_all KILL -
     fi
     ((!left)) || sleep 0.2
   done
   signal_all KILL -
-  wait_at_most 5 "${printers[@]}" || true
+  # All that could write to the pipes is gone.
+  wait "${printers[@]}" || true
   rm -rf -- "$pipes"
   pids=() pipes=''
   return "${first:-0}"

@@ -2,7 +2,7 @@
 # Run a command on all workers of a Cloud TPU slice that is created for it as a queued resource.
 #
 #   launch/tpu_vm.sh --name=pnet --zone=us-west4-a --type=v5litepod-64 --spot --yes -- \
-#       python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=gs://BUCKET/pnet300m_22k
+#       python -m pnet_jax.main --config=configs/pnet300m_22k.py --workdir=/mnt/runs/pnet300m_22k
 #
 # --name=NAME             of the queued resource; one that exists is used as it is
 # --zone=ZONE             e.g. us-west4-a
@@ -18,9 +18,10 @@
 #
 # Ships pnet_jax/, configs/ and launch/ as they are here to ~/pnet_jax of each worker, makes .venv
 # there, runs the command in that folder with .venv/bin first on PATH, and prints the log of worker
-# 0. The command outlives the connection: after Ctrl-C it goes on; this script, started again, ends
-# it (by SIGTERM, so that it saves) and starts it anew. Without --yes nothing is deleted. The exit
-# code is the command's; 42 if it was preempted and may not be, or was too often, run again.
+# 0. The work directory must be shared by the workers and outlive them; docs/tpu.md shows how.
+# The command outlives the connection: after Ctrl-C it goes on; this script, started again, ends it
+# (by SIGTERM, so that it saves) and starts it anew. Without --yes nothing is deleted. The exit code
+# is the command's; 42 if it was preempted and may not be, or was too often, run again.
 # Several workers need the key in the agent: ssh-add ~/.ssh/google_compute_engine
 set -euo pipefail
 # shellcheck source=launch/commands.sh
@@ -45,7 +46,7 @@ if [[ -z $runtime_version ]]; then
 fi
 
 readonly POLL_SECS=30
-readonly PATIENCE=20 # polls without an answer, or with the same useless one
+readonly PATIENCE=20 # polls without an answer
 where=("--zone=$zone")
 [[ -z $project ]] || where+=("--project=$project")
 tpus=(gcloud compute tpus queued-resources)
@@ -82,12 +83,12 @@ state() {
 on() { run "${tpus[@]}" ssh "$name" "${where[@]}" --node="$1" --worker="$1" --command="$2"; }
 
 ship() {
-  local archive=$root/build/$name.tar.gz
-  run mkdir -p "$root/build"
-  run tar -czf "$archive" --exclude=__pycache__ -C "$root" \
-    pnet_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE
-  run "${tpus[@]}" scp "$archive" "$name:pnet_jax.tar.gz" "${where[@]}" \
-    --node=all --worker=all
+  local archive=$root/build/$name.tar.gz setup=("$root"/setup.*)
+  # What was compiled here may not fit there.
+  run mkdir -p "$root/build" &&
+    run tar -czf "$archive" --exclude=__pycache__ --exclude='*.so' -C "$root" pnet_jax configs \
+      launch "${setup[@]##*/}" pyproject.toml constraints.txt README.md LICENSE &&
+    run "${tpus[@]}" scp "$archive" "$name:pnet_jax.tar.gz" "${where[@]}" --node=all --worker=all
 }
 
 worker=pnet_jax/launch/tpu_worker.sh

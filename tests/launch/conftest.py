@@ -31,7 +31,7 @@ exit "${{codes[n]}}"
 
 _TOOLS = [
     *["basename", "bash", "cat", "dirname", "env", "grep", "mkdir", "mkfifo", "mktemp", "mv"],
-    *["rm", "sed", "setsid", "sleep", "tail", "touch"],
+    *["rm", "sed", "sleep", "touch"],
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.launch.conftest import HOSTILE
 
 ARGUMENTS = ["--name=pnet", "--cluster=c", "--type=v5litepod-16", "--image=gcr.io/p/i:1"]
-TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir=gs://bucket/{HOSTILE}"]
+TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir=/mnt/{HOSTILE}"]
 DELETE = "xpk workload delete --workload=pnet --cluster=c --force"
 
 

@@ -19,8 +19,12 @@ def told(number, frame):
     sys.exit(int(sys.argv[2]))
 signal.signal(signal.SIGTERM, told)
 signal.signal(signal.SIGINT, told)
-print("up", flush=True)
-open(f"up{rank}", "a").write(".")
+open(f"up{rank}", "ab", 0).write(b".")
+# The rest begins when all have begun as often as this one.
+times = os.path.getsize(f"up{rank}")
+for other in range(int(os.environ["JAX_NUM_PROCESSES"])):
+    while not os.path.exists(f"up{other}") or os.path.getsize(f"up{other}") < times:
+        time.sleep(0.01)
 """
 
 
@@ -132,12 +136,7 @@ def test_other_codes_are_not_run_again(launcher, program):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_goes_to_all_once_and_ends_the_run(launcher, program, how):
     # Its own process group keeps the terminal's Ctrl-C from reaching a process twice.
-    command = program(
-        "open(f'ready{rank}', 'w')\n"
-        "while not all(os.path.exists(f'ready{r}') for r in range(2)): time.sleep(0.01)\n"
-        "print('all up', flush=True)\n"
-        "time.sleep(60)"
-    )
+    command = program("print('all up', flush=True)\ntime.sleep(60)")
     code, said = launcher.interrupt(
         "local.sh", "--retries=5", "--", *command, "-", "42", when="all up", how=how
     )

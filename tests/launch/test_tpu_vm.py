@@ -10,7 +10,7 @@ from tests.launch.conftest import HOSTILE
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = ["--name=pnet", "--zone=us-west4-a", "--type=v5litepod-16"]
-TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir=gs://bucket/{HOSTILE}"]
+TRAIN = ["python", "-m", "pnet_jax.main", f"--workdir=/mnt/{HOSTILE}"]
 ABSENT = ("", "ERROR: (gcloud) NOT_FOUND: Requested entity was not found.\n", 1)
 LOST = ("", "ERROR: (gcloud) [/usr/bin/ssh] exited with return code [255].\n", 1)
 DELETE = "gcloud compute tpus queued-resources delete pnet --zone=us-west4-a --force --quiet"
@@ -51,7 +51,8 @@ def test_dry_run_prints_each_command(tpu):
     worker = "bash pnet_jax/launch/tpu_worker.sh"
     unpack = "mkdir -p pnet_jax && tar -xzf pnet_jax.tar.gz -C pnet_jax"
     build = f"{ROOT}/build"
-    files = ["pnet_jax", "configs", "launch", "setup.cfg", "pyproject.toml", "constraints.txt"]
+    setup = sorted(path.name for path in ROOT.glob("setup.*"))
+    files = ["pnet_jax", "configs", "launch", *setup, "pyproject.toml", "constraints.txt"]
     files += ["README.md", "LICENSE"]
     *lines, start, follow, result, delete = map(shlex.split, done.stdout.splitlines())
     assert lines == [
@@ -62,7 +63,10 @@ def test_dry_run_prints_each_command(tpu):
         ],
         [*gcloud, "describe", *where, "--format=value(state.state)"],
         ["mkdir", "-p", build],
-        ["tar", "-czf", f"{build}/pnet.tar.gz", "--exclude=__pycache__", "-C", f"{ROOT}", *files],
+        [
+            *["tar", "-czf", f"{build}/pnet.tar.gz", "--exclude=__pycache__", "--exclude=*.so"],
+            *["-C", f"{ROOT}", *files],
+        ],
         [*gcloud, "scp", f"{build}/pnet.tar.gz", "pnet:pnet_jax.tar.gz", *where[1:], *everywhere],
         [*gcloud, "ssh", *where, *everywhere, f"--command={unpack} && {worker} install"],
     ]
@@ -247,6 +251,12 @@ def test_workers_that_are_never_reached_end_the_run(tpu):
     assert done.stderr.splitlines()[-1].endswith(DELETE)
 
 
+def test_an_archive_that_cannot_be_made_is_not_sent(tpu):
+    tpu.answers({"describe": ["ACTIVE"], "tar -czf": [2]})
+    assert tpu.run("tpu_vm.sh", *ARGUMENTS, "--", *TRAIN).returncode == 1
+    assert set(steps(tpu)) == {"describe"}
+
+
 def test_what_cannot_be_created_is_not_called_there(tpu):
     tpu.answers({"describe": [ABSENT], "create": [("", "ERROR: quota\n", 1)]})
     done = tpu.run("tpu_vm.sh", *ARGUMENTS, "--yes", "--", *TRAIN)
@@ -298,7 +308,7 @@ esac
 
 def test_the_whole_way_with_a_worker_that_really_runs(launcher):
     launcher.stub("python3", "sleep")
-    launcher.link("cp", "gzip", "ls", "tar")
+    launcher.link("cp", "gzip", "ls", "setsid", "tail", "tar")
     (launcher.folder / "home").mkdir()
     gcloud = launcher.bin / "gcloud"
     gcloud.write_text(_GCLOUD)

@@ -32,6 +32,7 @@ class Worker:
 
 @pytest.fixture
 def worker(launcher):
+    launcher.link("setsid", "tail")
     worker = Worker(launcher)
     yield worker
     if (worker.folder / "run.pid").exists():
