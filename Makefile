@@ -49,7 +49,7 @@ test-lowest: .venv-lowest/.lowest ## Run the tests with the oldest versions that
 # torch is named here because its newest release may be a CUDA build of several GB.
 TORCH ?= torch==2.13.0
 constraints: .venv-constraints/.created ## Write constraints.txt anew from the newest releases that fit
-	@.venv-constraints/bin/python $(PIP_INSTALL) --editable ".[torch,dev,tpu,gcs]" $(TORCH)
+	@.venv-constraints/bin/python $(PIP_INSTALL) --editable ".[torch,dev,tpu]" $(TORCH)
 	@{ grep '^#' constraints.txt; .venv-constraints/bin/python -m pip freeze --all --exclude-editable \
 	  | grep -v '^pip==' | sed 's/+cpu$$//'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt

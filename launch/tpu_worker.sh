@@ -46,7 +46,7 @@ install() {
   python3 -m pip install --quiet --user --upgrade uv &&
     python3 -m uv venv --quiet --allow-existing --python 3.11 .venv &&
     python3 -m uv pip install --quiet --python .venv/bin/python --constraint constraints.txt \
-      --editable '.[tpu,gcs]'
+      --editable '.[tpu]'
 }
 
 case $1 in

@@ -76,9 +76,13 @@ def _main(argv: Sequence[str]) -> int:
     # Before the first import of JAX's backends: their start-up notes are not for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pnet_jax.train import train
+    from pnet_jax.workdir import check_is_path
 
     try:
-        train(Config.of(_CONFIG.value), pathlib.Path(_WORKDIR.value))
+        config = Config.of(_CONFIG.value)
+        check_is_path("--workdir", _WORKDIR.value)
+        check_is_path("--config.data.data_dir", config.data.data_dir)
+        train(config, pathlib.Path(_WORKDIR.value))
     except UserError as error:
         return _told(str(error))
     except TrainingError as error:

@@ -14,6 +14,15 @@ CONFIG_FILE = "config.json"
 CLASSES_FILE = "classes.json"
 
 
+def check_is_path(name: str, value: str) -> None:
+    """Raises UserError if `value`, of the flag `name`, is an address such as gs://bucket/run."""
+    if "://" in value:
+        raise UserError(
+            f"{name}={value} is an address, and only file systems will do; mount the bucket or a "
+            f"shared file system (docs/tpu.md) and pass the path there."
+        )
+
+
 def claim(workdir: pathlib.Path, config: Config) -> None:
     """Writes the configuration into a new work directory, or checks that an old one has the same.
 

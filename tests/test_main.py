@@ -45,12 +45,21 @@ def assert_told(done: subprocess.CompletedProcess[str], *parts: str, lines: int 
         ("data.eval_split=test", ["no split 'test'; it has train, validation"]),
         ("data.label=name", ["no label 'name'; it has coarse_label, label."]),
         ("mesh=data=2", ["config.mesh = 'data=2' does not fit 1 devices"]),
+        (
+            "data.data_dir=gs://bucket/sets",
+            ["data_dir=gs://bucket/sets is an address"],
+        ),
         ("init_from=absent", ["config.init_from = 'absent' holds no checkpoint; name the work"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_field(shell: Shell, tmp_path: pathlib.Path, field, parts):
     assert_told(shell.run(shell.training(tmp_path / "run", field)), *parts)
+
+
+def test_a_work_directory_that_is_no_path(shell: Shell):
+    done = shell.run(shell.training("gs://bucket/run"))
+    assert_told(done, "--workdir=gs://bucket/run is an address", "mount the bucket")
 
 
 def test_a_mistake_leaves_the_work_directory_to_the_right_command(shell: Shell, tmp_path):

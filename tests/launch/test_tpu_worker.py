@@ -75,7 +75,7 @@ def test_installing_first_ends_a_run_that_is_left_over(worker):
     pip, venv, install = worker.launcher.calls()
     assert shlex.join(pip) == "python3 -m pip install --quiet --user --upgrade uv"
     assert shlex.join(venv) == "python3 -m uv venv --quiet --allow-existing --python 3.11 .venv"
-    assert install[-4:] == ["--constraint", "constraints.txt", "--editable", ".[tpu,gcs]"]
+    assert install[-4:] == ["--constraint", "constraints.txt", "--editable", ".[tpu]"]
     (worker.folder / "run.pid").unlink()
 
 
