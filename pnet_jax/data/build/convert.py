@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import tqdm
 
 from pnet_jax.data import writer
-from pnet_jax.data.build import manifest, sources, workers
+from pnet_jax.data.build import hierarchy, manifest, sources, workers
 from pnet_jax.data.build.classes import NUM_IMAGES, class_names
 from pnet_jax.data.build.files import Files
 from pnet_jax.data.build.index import Index, create
@@ -156,6 +156,8 @@ def _build(
             "splits": entries,
         },
     )
+    if parents := hierarchy.hypernyms(names):
+        manifest.write_json(directory / hierarchy.FILE, parents)
     writer.write_metadata(
         directory,
         name=settings.name,
