@@ -16,13 +16,8 @@ _QUALITIES = (75, 80, 85, 88, 90, 92, 94, 96, 98)
 
 
 def build(data_dir: pathlib.Path, *, num_images: int, copies: int = 1, num_shards: int = 4) -> None:
-    """Writes `data_dir/generated/1.0.0`, `num_images` different pictures, `copies` of each.
-
-    A picture is noise whose amplitude falls with the frequency as that of photographs does; every
-    fourth is upright, and the JPEG quality is the one that comes nearest to 105 kB.
-    """
-    rng = np.random.default_rng(0)
-    images = [_jpeg(rng, i) for i in tqdm.trange(num_images, unit="image", desc="drawing")]
+    """Writes `data_dir/generated/1.0.0`, `num_images` different pictures, `copies` of each."""
+    images = jpegs(num_images)
     directory = data_dir / NAME / "1.0.0"
     names = {"label": [f"class {i}" for i in range(1000)]}
     infos = []
@@ -45,6 +40,15 @@ def build(data_dir: pathlib.Path, *, num_images: int, copies: int = 1, num_shard
         label_names=names,
         description="Noise of the size and weight of ImageNet's pictures.",
     )
+
+
+def jpegs(count: int) -> list[bytes]:
+    """Pictures of noise whose amplitude falls with the frequency as that of photographs does.
+
+    Every fourth is upright; the JPEG quality is the one that comes nearest to 105 kB.
+    """
+    rng = np.random.default_rng(0)
+    return [_jpeg(rng, i) for i in tqdm.trange(count, unit="image", desc="drawing")]
 
 
 def _jpeg(rng: np.random.Generator, index: int) -> bytes:
