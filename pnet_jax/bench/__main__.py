@@ -43,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--form", help="of its dynamic convolutions (default: auto)")
         step.add_argument("--against", help="another network, or the same with another form")
         step.add_argument("--against-form", help="of that one's dynamic convolutions")
+        step.add_argument(
+            "--against-routers-off",
+            action="store_true",
+            help="that one mixes its experts evenly: what routers cost",
+        )
     for command in commands.choices.values():
         command.add_argument(
             "--batch-size", type=_positive, default=16, help="default: %(default)s"
@@ -97,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _steps(args: argparse.Namespace) -> list[dict[str, str]]:
     prepare = steps.train_step if args.command == "train-step" else steps.eval_step
     contenders = [steps.Contender(args.model, args.form)]
-    if args.against or args.against_form:
-        contenders.append(steps.Contender(args.against or args.model, args.against_form))
+    if args.against or args.against_form or args.against_routers_off:
+        routers = "off" if args.against_routers_off else "on"
+        contenders.append(steps.Contender(args.against or args.model, args.against_form, routers))
     ready = {}
     for contender in contenders:
         print(f"compiling {contender} ...", flush=True)

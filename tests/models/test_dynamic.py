@@ -2,11 +2,13 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from pnet_jax.models.dynamic import ROUTINGS, DynamicConv, Router
 from pnet_jax.models.layers import Conv
@@ -160,3 +162,17 @@ def test_the_evenly_mixed_kernel_has_the_variance_of_a_static_one(
     five_standard_errors = 5 * math.sqrt(2 / kernel.size)
     assert five_standard_errors < 0.04
     assert kernel.var() == pytest.approx(2 / fan_out, rel=five_standard_errors)
+
+
+def test_routers_of_one_map_share_its_mean():
+    """XLA computes once what both want: the sum over the pixels stands once in the program."""
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return DynamicConv(3, name="a")(x) + DynamicConv(3, name="b")(x)
+
+    x = jnp.ones((2, 8, 8, 5))
+    variables = Two().init(jax.random.key(0), x)
+    hlo = jax.jit(Two().apply).lower(variables, x).compile().as_text()
+    assert len(re.findall(r"= f32\[2,5\]\S* reduce\(", hlo)) == 1
