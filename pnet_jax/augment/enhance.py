@@ -41,8 +41,8 @@ def smooth(images: jax.Array) -> jax.Array:
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     total = 4 * images.astype(jnp.int32)
-    for y, x in itertools.product(range(3), repeat=2):
-        total += padded[:, y : y + height, x : x + width].astype(jnp.int32)
+    for down, right in itertools.product(range(3), repeat=2):
+        total += padded[:, down : down + height, right : right + width].astype(jnp.int32)
     # Thirteen is odd: no ties to round.
     rounded = jnp.floor(total.astype(jnp.float32) * (1 / 13) + 0.5).astype(jnp.uint8)
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]

@@ -17,7 +17,9 @@ def posterize(images: jax.Array, bits: jax.Array) -> jax.Array:
 
 def solarize(images: jax.Array, threshold: jax.Array) -> jax.Array:
     """Inverts the levels at and above `threshold` `[N]`; 256 changes nothing."""
-    return jnp.where(images < _by_image(threshold), images, 255 - images)
+    # The threshold may be 256, which is no byte.
+    darker = images < _by_image(threshold).astype(jnp.int32)
+    return jnp.where(darker, images, 255 - images)
 
 
 def solarize_add(images: jax.Array, amount: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m pnet_jax.bench dynamic-conv|train-step|eval-step`.
+"""The command line of the benchmarks: `python -m pnet_jax.bench --help` lists them.
 
 Times of two contenders are taken in turns in one process; the ratio is the median of the ratios of
 neighbours.
@@ -10,9 +10,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+import jax
 import tqdm
 
-from pnet_jax.bench import layers, steps
+from pnet_jax.bench import augmentation, layers, steps
 from pnet_jax.bench.timing import interleaved, machine, median_ratio, use_cores
 from pnet_jax.errors import UserError
 from pnet_jax.report.tables import format_table, write_table
@@ -34,11 +35,18 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--form", help="of its dynamic convolutions (default: auto)")
         step.add_argument("--against", help="another network, or the same with another form")
         step.add_argument("--against-form", help="of that one's dynamic convolutions")
-    for command in commands.choices.values():
+    for command in list(commands.choices.values()):
         command.add_argument("--batch-size", type=int, default=16, help="default: %(default)s")
-        command.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
         command.add_argument("--rounds", type=int, default=7, help="of each (default: %(default)s)")
         command.add_argument("--cores", type=int, help="keep to so many (default: all)")
+    augment = commands.add_parser(
+        "augment",
+        help="FLOPs and HBM traffic of augmentation, compiled for TPUs that are not there",
+    )
+    augment.add_argument("--topology", default="v5e:2x2", help="chips (default: %(default)s)")
+    augment.add_argument("--batch-size", type=int, default=128, help="a chip (%(default)s)")
+    for command in commands.choices.values():
+        command.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
         command.add_argument("--out", type=pathlib.Path, help="also write the table, as JSON")
     return parser
 
@@ -46,9 +54,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures as the command line says and returns the exit code."""
     args = _parser().parse_args(argv)
-    use_cores(args.cores)
+    if args.command == "augment":
+        # This machine's own devices are of no interest, and a TPU may be busy.
+        jax.config.update("jax_platforms", "cpu")
+    else:
+        use_cores(args.cores)
+    measure = {"dynamic-conv": _layers, "augment": _augment}.get(args.command, _steps)
     try:
-        rows = _layers(args) if args.command == "dynamic-conv" else _steps(args)
+        rows = measure(args)
     except (UserError, ValueError) as error:
         print(f"pnet_jax: {error}", file=sys.stderr)
         return 2
@@ -102,6 +115,24 @@ def _layers(args: argparse.Namespace) -> list[dict[str, str]]:
             row[form] = f"{1e3 * forward:.1f} | {1e3 * both:.1f}"
         rows.append(row)
     print("milliseconds, forward | forward and backward; float32")
+    return rows
+
+
+def _augment(args: argparse.Namespace) -> list[dict[str, str]]:
+    costs = augmentation.costs(
+        args.topology, batch_size=args.batch_size, image_size=args.image_size
+    )
+    rows = [
+        {
+            f"{args.batch_size} images of {args.image_size} px a chip": cost.policy,
+            "GFLOP": f"{cost.compiled.flops / 1e9:.1f}",
+            "GB accessed": f"{cost.compiled.bytes_accessed / 1e9:.2f}",
+            "MB of temporaries": f"{cost.compiled.temp_bytes / 1e6:.0f}",
+            "compile s": f"{cost.compiled.compile_secs:.0f}",
+        }
+        for cost in tqdm.tqdm(costs, total=len(augmentation.POLICIES), unit="policy")
+    ]
+    print(f"of one chip of {args.topology} and one step, by XLA")
     return rows
 
 
