@@ -48,11 +48,12 @@ def mix(images: jax.Array, how: Mixing, key: jax.Array) -> tuple[jax.Array, jax.
     outside_share = 1 - inside.sum(axis=(1, 2), dtype=jnp.float32) / (height * width)
     partners = images[::-1]
     wide = (draws, 1, 1, 1)
-    kept = share.reshape(wide).astype(images.dtype)
+    kept = share.reshape(wide)
+    blended = kept * images.astype(jnp.float32) + (1 - kept) * partners.astype(jnp.float32)
     mixed = jnp.where(
         cut.reshape(wide),
         jnp.where(inside[..., None], partners, images),
-        kept * images + (1 - kept) * partners,
+        blended.astype(images.dtype),
     )
     return mixed, jnp.broadcast_to(jnp.where(cut, outside_share, share), (count,))
 

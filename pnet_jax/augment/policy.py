@@ -48,12 +48,11 @@ class Policy:
             mean, _ = NORMALIZATIONS[self.normalization]
             fill = (round(mean[0]), round(mean[1]), round(mean[2]))
             images = rand_augment(images, self.rand_augment, augment_key, fill=fill)
-        if not self.random_erasing and self.mixing is None:
-            return Augmented(normalize(images, dtype, self.normalization), None)
-        images = normalize(images, jnp.float32, self.normalization)
+        images = normalize(images, dtype, self.normalization)
         share = None
         if self.random_erasing:
             images = random_erasing(images, self.random_erasing, self.erasing_mode, erase_key)
         if self.mixing is not None:
+            # Half of the mirrored images come from other chips, narrow if `dtype` is.
             images, share = mix(images, self.mixing, mix_key)
-        return Augmented(images.astype(dtype), share)
+        return Augmented(images, share)

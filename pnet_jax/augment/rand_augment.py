@@ -149,7 +149,7 @@ def apply(
     """
     count, height, width, _ = images.shape
     images = _recoloured(images, choice, how)
-    # Groups well above the expected number: of 128 images one step in fifty has a second round.
+    # Groups well above the expected number: with 128 images, one step in 17 has another round.
     expected = count * how.prob / len(OPERATIONS)
     images = on_some(
         lambda images, equalize: histogram.apply_tables(images, _tables(images, equalize)),

@@ -30,10 +30,10 @@ def mixed_cross_entropy(
     cross-entropy is linear in the target, so the two of them are mixed and no `[N, C]` target
     exists. `weights` `[N]` belong to the images before mixing.
     """
-    own = weights * smoothed_cross_entropy(logits, labels, smoothing)
+    own = smoothed_cross_entropy(logits, labels, smoothing) * weights
     if share is None:
         return own
-    others = weights[::-1] * smoothed_cross_entropy(logits, labels[::-1], smoothing)
+    others = smoothed_cross_entropy(logits, labels[::-1], smoothing) * weights[::-1]
     return share * own + (1 - share) * others
 
 

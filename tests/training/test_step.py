@@ -210,6 +210,7 @@ def test_eight_devices_compute_what_one_does(one: Trainer, eight: Trainer, batch
     assert eight.train_step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_augmented_steps_go_on_alike_on_other_devices(variables: Any, batch: Batch) -> None:
     """Two steps on one device and two more on eight are the four steps on one, all augmented."""
     augment = AugmentConfig(
