@@ -102,7 +102,9 @@ class _Repeated(grain.MapDataset[Record]):
         return len(self._parent)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.slice(index) if isinstance(index, slice) else self._parent[index // self._times]
+        if isinstance(index, slice):
+            return self.slice(index)
+        return self._parent[index // self._times]
 
 
 @dataclasses.dataclass(frozen=True)
