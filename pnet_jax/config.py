@@ -73,6 +73,27 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to training images on the device; all off. See docs/augment.md."""
+
+    # RandAugment in timm's notation, such as "rand-m9-mstd0.5-inc1"; empty = none.
+    rand_augment: str = ""
+    # Probability that a rectangle is erased, and what with: noise of each "pixel", or a "const".
+    random_erasing: float = 0.0
+    erasing_mode: str = "pixel"
+    # Of the beta distributions that shares are drawn from; 0 = no mixup, no CutMix.
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    # Probability of any mixing, and of CutMix rather than mixup where both are on.
+    mix_prob: float = 1.0
+    switch_prob: float = 0.5
+    # One draw for a "batch", or one for each image ("elem").
+    mix_mode: str = "batch"
+    # Times that each image of a batch is in it, each time cut and augmented anew.
+    repeats: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay."""
 
@@ -132,6 +153,7 @@ class Config:
     compilation_cache_dir: str = "~/.cache/pnet_jax/xla"
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     temperature: TemperatureConfig = TemperatureConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -156,24 +178,12 @@ class Config:
                 value = values[name]
                 good = value is None or fits(value)
                 _require(good, f"config.{name} is {value}; it must be {wanted}.")
-        _require(
-            self.model.dtype in ("float32", "bfloat16"),
-            f"config.model.dtype is {self.model.dtype!r}; it must be 'float32' or 'bfloat16'.",
-        )
-        _require(
-            self.data.normalization in ("imagenet", "inception", "efficientnet_lite"),
-            f"config.data.normalization is {self.data.normalization!r}; "
-            f"it must be 'imagenet', 'inception' or 'efficientnet_lite'.",
-        )
-        _require(
-            self.model.bn_statistics in ("batch", "running"),
-            f"config.model.bn_statistics is {self.model.bn_statistics!r}; "
-            f"it must be 'batch' or 'running'.",
-        )
-        _require(
-            self.head in ("fresh", "map"),
-            f"config.head is {self.head!r}; it must be 'fresh' or 'map'.",
-        )
+        for name, choices in _CHOICES.items():
+            *first, last = map(repr, choices)
+            _require(
+                values[name] in choices,
+                f"config.{name} is {values[name]!r}; it must be {', '.join(first)} or {last}.",
+            )
         _require(
             self.head == "fresh" or self.init_from is not None,
             "config.head = 'map' takes classes from another run; name it by config.init_from.",
@@ -181,6 +191,11 @@ class Config:
         _require(
             self.global_batch_size % self.model.bn_groups == 0,
             f"config.model.bn_groups = {self.model.bn_groups} does not divide "
+            f"config.global_batch_size = {self.global_batch_size}.",
+        )
+        _require(
+            self.global_batch_size % self.augment.repeats == 0,
+            f"config.augment.repeats = {self.augment.repeats} does not divide "
             f"config.global_batch_size = {self.global_batch_size}.",
         )
         _require(
@@ -216,6 +231,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "model.bn_groups",
             "data.num_classes",
             "data.image_size",
+            "augment.repeats",
             "optimizer.epsilon",
             "optimizer.layer_decay",
             "temperature.start",
@@ -234,6 +250,8 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "data.num_workers",
             "data.prefetch_batches",
             "data.max_corrupt_images",
+            "augment.mixup_alpha",
+            "augment.cutmix_alpha",
             "optimizer.learning_rate",
             "optimizer.end_learning_rate",
             "optimizer.warmup_epochs",
@@ -260,7 +278,22 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         lambda value: 0 < value <= 1,
         ("data.crop_area_min", "data.crop_area_max", "data.eval_crop"),
     ),
+    (
+        "in [0, 1]",
+        lambda value: 0 <= value <= 1,
+        ("augment.random_erasing", "augment.mix_prob", "augment.switch_prob"),
+    ),
 )
+
+# Fields that are one of a few words.
+_CHOICES = {
+    "head": ("fresh", "map"),
+    "model.bn_statistics": ("batch", "running"),
+    "model.dtype": ("float32", "bfloat16"),
+    "data.normalization": ("imagenet", "inception", "efficientnet_lite"),
+    "augment.erasing_mode": ("pixel", "const"),
+    "augment.mix_mode": ("batch", "elem"),
+}
 
 # What may differ between two starts of one run: none of it changes the result (another mesh only
 # adds up in another order).

@@ -16,6 +16,7 @@ from pnet_jax.errors import UserError
 from pnet_jax.parallel.mesh import check_batch, make_mesh, to_devices
 from pnet_jax.plan import Plan
 from pnet_jax.program import Program, build_model
+from pnet_jax.training.augmentation import policy_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Run:
         use_compilation_cache(config.compilation_cache_dir)
         mesh = make_mesh(config.mesh)
         check_batch("eval_batch_size", config.eval_batch_size, mesh)
-        # A misspelt network should not wait for data to be rendered.
+        # A misspelt network or augmentation should not wait for data to be rendered.
         build_model(config)
+        policy_of(config)
         dataset = open_data(config)
         train_records = dataset.split(config.data.train_split)
         plan = Plan.of(config, len(train_records))

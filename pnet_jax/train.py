@@ -202,6 +202,7 @@ def _train_stream(run: Run, start: int) -> Iterator[dict[str, jax.Array]]:
             start=start,
             area_min=data.crop_area_min,
             area_max=data.crop_area_max,
+            repeats=run.config.augment.repeats,
         ):
             corrupt.add(batch.pop("index")[batch["weight"] == 0])
             yield batch

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from pnet_jax.config import Config, fingerprint
+from pnet_jax.config import AugmentConfig, Config, fingerprint
 from pnet_jax.data.emoji.builder import label_names
 from pnet_jax.errors import UserError
 from pnet_jax.models import list_models
@@ -47,6 +47,7 @@ def test_is_valid_and_names_its_own_command(path, size):
         assert config.data.image_size == 224
     else:
         assert config.data.name == "emoji"
+        assert config.augment == AugmentConfig()
         assert config.data.num_classes == len(label_names()[config.data.label])
     assert (config.init_from is not None) == path.stem.endswith("_ft")
 
@@ -69,5 +70,8 @@ def test_recipes_of_the_paper():
     )
     assert (pretrain.epochs, scratch.epochs, finetune.epochs) == (90, 300, 30)
     assert finetune.optimizer.layer_decay == 0.5
+    assert pretrain.augment.random_erasing > 0
+    assert scratch.augment.random_erasing > 0
+    assert finetune.augment.random_erasing == 0
     assert pretrain.temperature.start == 30
     assert pretrain.temperature.epochs == 10

@@ -1,4 +1,4 @@
-"""The benchmarks: `python -m pnet_jax.bench dynamic-conv|train-step|eval-step|input`.
+"""The command line of the benchmarks: `python -m pnet_jax.bench --help` lists them.
 
 Times of two contenders are taken in turns in one process; the ratio is the median of the ratios of
 neighbours.
@@ -11,9 +11,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+import jax
 import tqdm
 
-from pnet_jax.bench import input, layers, steps
+from pnet_jax.bench import augmentation, input, layers, steps
 from pnet_jax.bench.timing import interleaved, machine, median_ratio, use_cores
 from pnet_jax.data import emoji, generated
 from pnet_jax.data.datasets import open_dataset
@@ -71,14 +72,21 @@ def _parser() -> argparse.ArgumentParser:
         default=20_000.0,
         help="what the accelerators of this host take (default: %(default)s, a v5e-8 host)",
     )
-    for command in commands.choices.values():
-        command.add_argument(
-            "--image-size", type=_positive, default=224, help="default: %(default)s"
-        )
+    for command in list(commands.choices.values()):
         command.add_argument(
             "--rounds", type=_positive, default=7, help="of each (default: %(default)s)"
         )
         command.add_argument("--cores", type=_positive, help="keep to so many (default: all)")
+    augment = commands.add_parser(
+        "augment",
+        help="FLOPs and HBM traffic of augmentation, compiled for TPUs that are not there",
+    )
+    augment.add_argument("--topology", default="v5e:2x2", help="chips (default: %(default)s)")
+    augment.add_argument("--batch-size", type=_positive, default=128, help="a chip (%(default)s)")
+    for command in commands.choices.values():
+        command.add_argument(
+            "--image-size", type=_positive, default=224, help="default: %(default)s"
+        )
         command.add_argument("--out", type=pathlib.Path, help="also write the table, as JSON")
     return parser
 
@@ -86,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures as the command line says and returns the exit code."""
     args = _parser().parse_args(argv)
-    use_cores(args.cores)
+    if args.command == "augment":
+        # This machine's own devices are of no interest, and a TPU may be busy.
+        jax.config.update("jax_platforms", "cpu")
+    else:
+        use_cores(args.cores)
     try:
         rows = _TABLES[args.command](args)
     except (UserError, ValueError) as error:
@@ -166,7 +178,31 @@ def _input(args: argparse.Namespace) -> list[dict[str, str]]:
     return [each.row() for each in [*measured, *workers]]
 
 
-_TABLES = {"dynamic-conv": _layers, "train-step": _steps, "eval-step": _steps, "input": _input}
+def _augment(args: argparse.Namespace) -> list[dict[str, str]]:
+    costs = augmentation.costs(
+        args.topology, batch_size=args.batch_size, image_size=args.image_size
+    )
+    rows = [
+        {
+            f"{args.batch_size} images of {args.image_size} px a chip": cost.policy,
+            "GFLOP": f"{cost.compiled.flops / 1e9:.1f}",
+            "GB accessed": f"{cost.compiled.bytes_accessed / 1e9:.2f}",
+            "MB of temporaries": f"{cost.compiled.temp_bytes / 1e6:.0f}",
+            "compile s": f"{cost.compiled.compile_secs:.0f}",
+        }
+        for cost in tqdm.tqdm(costs, total=len(augmentation.POLICIES), unit="policy")
+    ]
+    print(f"of one chip of {args.topology} and one step, by XLA")
+    return rows
+
+
+_TABLES = {
+    "dynamic-conv": _layers,
+    "train-step": _steps,
+    "eval-step": _steps,
+    "input": _input,
+    "augment": _augment,
+}
 
 
 if __name__ == "__main__":

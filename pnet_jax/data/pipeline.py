@@ -39,12 +39,20 @@ class Reading:
 
 
 def train_batches(
-    records: Records, reading: Reading, *, seed: int, start: int, area_min: float, area_max: float
+    records: Records,
+    reading: Reading,
+    *,
+    seed: int,
+    start: int,
+    area_min: float,
+    area_max: float,
+    repeats: int = 1,
 ) -> Iterator[Batch]:
     """Endless shuffled batches from number `start` on.
 
-    Each epoch has an order of its own; an epoch's last batch runs over into the next epoch. An
-    image that cannot be decoded is named in the log and comes out black with weight 0.
+    Each epoch has an order of its own; an epoch's last batch runs over into the next epoch. Each
+    image comes `repeats` times in a row, each time with a crop of its own. An image that cannot be
+    decoded is named in the log and comes out black with weight 0.
     """
 
     def prepare(record: Record, rng: np.random.Generator) -> Batch:
@@ -57,8 +65,10 @@ def train_batches(
         example = _example(image, record.label, reading.image_size, weight=weight)
         return example | {"index": np.int64(record.place)}
 
-    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(prepare)
-    return _batches(stream, reading, start)
+    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat()
+    if repeats > 1:
+        stream = _Repeated(stream, repeats)
+    return _batches(stream.random_map(prepare), reading, start)
 
 
 def eval_batches(records: Records, reading: Reading, *, share: float) -> Iterator[Batch]:
@@ -87,6 +97,22 @@ def eval_batches(records: Records, reading: Reading, *, share: float) -> Iterato
 def num_eval_batches(num_examples: int, global_batch_size: int) -> int:
     """Batches that hold every example once, the last one filled up."""
     return -(-num_examples // global_batch_size)
+
+
+class _Repeated(grain.MapDataset[Record]):
+    """Each record of an endless stream `times` in a row."""
+
+    def __init__(self, parent: grain.MapDataset[Record], times: int) -> None:
+        super().__init__(parent)
+        self._times = times
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        return self._parent[index // self._times]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,26 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: floa
     return log_normalizer - target
 
 
+def mixed_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    share: jax.Array | None,
+    smoothing: float,
+) -> jax.Array:
+    """Weighted losses `[N]` of images that `augment.mixing` made, or of plain ones.
+
+    Image i is class `labels[i]` with its `share` and class `labels[N - 1 - i]` with the rest. The
+    cross-entropy is linear in the target, so the two of them are mixed and no `[N, C]` target
+    exists. `weights` `[N]` belong to the images before mixing.
+    """
+    own = smoothed_cross_entropy(logits, labels, smoothing) * weights
+    if share is None:
+        return own
+    others = smoothed_cross_entropy(logits, labels[::-1], smoothing) * weights[::-1]
+    return share * own + (1 - share) * others
+
+
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Whether fewer than k classes reach the true one's score, `[N]`; never for label -1.
 

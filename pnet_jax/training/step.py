@@ -10,11 +10,11 @@ import optax
 from flax import linen as nn
 from jax.sharding import NamedSharding
 
-from pnet_jax.augment.flip import random_flip
 from pnet_jax.augment.normalize import normalize
 from pnet_jax.config import Config
+from pnet_jax.training.augmentation import policy_of
 from pnet_jax.training.ema import update_ema
-from pnet_jax.training.loss import in_top_k, smoothed_cross_entropy
+from pnet_jax.training.loss import in_top_k, mixed_cross_entropy, smoothed_cross_entropy
 from pnet_jax.training.schedules import temperature_at
 from pnet_jax.training.state import TrainState
 
@@ -48,14 +48,13 @@ def make_train_step(
     The batch holds `image` `[B, S, S, 3]` uint8, `label` `[B]` int32 and `weight` `[B]` float32;
     the metrics are scalars of this step. All randomness comes from (config.seed, state.step).
     """
+    augment = policy_of(config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        flip_key, dropout_key = jax.random.split(key)
-        images = batch["image"]
-        if config.data.random_flip:
-            images = random_flip(images, flip_key)
-        images = normalize(images, model.dtype, config.data.normalization)
+        augment_key, dropout_key = jax.random.split(key)
+        with _on_mesh(shardings):
+            images, share = augment(batch["image"], augment_key, model.dtype)
         temperature = temperature_at(
             state.step, config.temperature, steps_per_epoch=steps_per_epoch
         )
@@ -72,10 +71,10 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
-            losses = smoothed_cross_entropy(
-                logits, batch["label"], config.optimizer.label_smoothing
+            losses = mixed_cross_entropy(
+                logits, batch["label"], batch["weight"], share, config.optimizer.label_smoothing
             )
-            return (losses * batch["weight"]).sum() / total_weight, (logits, updates)
+            return losses.sum() / total_weight, (logits, updates)
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         with _on_mesh(shardings):

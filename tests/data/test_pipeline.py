@@ -48,8 +48,9 @@ def reading(batch_size: int, **fields) -> Reading:
     return Reading(global_batch_size=batch_size, image_size=SIZE, **fields)
 
 
-def take(records, how: Reading, count: int, *, seed: int = 0, start: int = 0) -> list:
-    batches = train_batches(records, how, seed=seed, start=start, area_min=0.08, area_max=1.0)
+def take(records, how: Reading, count: int, *, seed: int = 0, start: int = 0, **fields) -> list:
+    fields = {"area_min": 0.08, "area_max": 1.0} | fields
+    batches = train_batches(records, how, seed=seed, start=start, **fields)
     return list(itertools.islice(batches, count))
 
 
@@ -110,6 +111,27 @@ def test_a_record_is_cut_differently_in_each_epoch(records):
         images.setdefault(int(batch["label"][0]), []).append(batch["image"][0])
     for first, second in images.values():
         assert (first != second).any()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_repeats_are_the_same_records_cut_differently(records, count):
+    """Three of each in a batch of 12, in the order of the stream without; also from batch 2 on,
+    and by two processes."""
+    plain = labels(take(records, reading(4), 12))
+    whole = take(records, reading(12), 12, repeats=3)
+    assert labels(whole) == np.repeat(plain, 3).tolist()
+    images = np.concatenate([batch["image"] for batch in whole]).reshape(48, 3, -1)
+    alike = (images == np.roll(images, 1, axis=1)).all(-1)
+    assert alike.mean() < 0.1  # the whole picture is one of the crops
+    parts = [
+        take(records, reading(12, process_index=i, process_count=count), 10, start=2, repeats=3)
+        for i in range(count)
+    ]
+    for number, batches in enumerate(zip(*parts, strict=True), start=2):
+        merged = np.stack([batch["image"] for batch in batches], 1)
+        np.testing.assert_array_equal(
+            merged.reshape(whole[number]["image"].shape), whole[number]["image"]
+        )
 
 
 @pytest.mark.parametrize("start", [1, 4, 5, 13])

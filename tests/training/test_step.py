@@ -11,7 +11,14 @@ import pytest
 from jax.sharding import Mesh
 
 from pnet_jax.augment.normalize import normalize
-from pnet_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TemperatureConfig
+from pnet_jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TemperatureConfig,
+)
 from pnet_jax.models import init_variables
 from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 from pnet_jax.parallel import sharding as sharding_rules
@@ -62,13 +69,13 @@ class Trainer:
         return state, jax.device_get(history)
 
 
-def trainer(mesh: Mesh, variables: Any, **fields: Any) -> Trainer:
+def trainer(mesh: Mesh, variables: Any, config: Config = CONFIG, **fields: Any) -> Trainer:
     model = network(**fields)
     optimizer = make_optimizer(CONFIG.optimizer, lambda step: 0.01)
     shapes = jax.eval_shape(lambda v: create_state(v, optimizer), variables)
     shardings = Shardings(tree_sharding(mesh, shapes), batch_sharding(mesh), replicated(mesh))
     step = make_train_step(
-        model, optimizer, CONFIG, shardings=shardings, steps_per_epoch=STEPS_PER_EPOCH
+        model, optimizer, config, shardings=shardings, steps_per_epoch=STEPS_PER_EPOCH
     )
     return Trainer(model, shardings, step, variables, optimizer)
 
@@ -201,6 +208,29 @@ def test_eight_devices_compute_what_one_does(one: Trainer, eight: Trainer, batch
     assert_close(wide_history, history, rtol=1e-5, atol=1e-6)
     assert_close(wide, state, rtol=1e-5, atol=2e-6)
     assert eight.train_step._cache_size() == 1
+
+
+@pytest.mark.slow
+def test_augmented_steps_go_on_alike_on_other_devices(variables: Any, batch: Batch) -> None:
+    """Two steps on one device and two more on eight are the four steps on one, all augmented."""
+    augment = AugmentConfig(
+        rand_augment="rand-m9-mstd0.5-n1-p1-inc1",
+        random_erasing=0.5,
+        mixup_alpha=0.2,
+        cutmix_alpha=1.0,
+        mix_mode="elem",
+    )
+    config = dataclasses.replace(CONFIG, augment=augment)
+    one = trainer(make_mesh("data=1", jax.devices()[:1]), variables, config)
+    eight = trainer(make_mesh("data=4,fsdp=2"), variables, config)
+    expected, history = one.run(batch, steps=4)
+    assert all(np.isfinite(metrics["loss"]) for metrics in history)
+    state, _ = one.run(batch, steps=2)
+    state = jax.device_put(jax.device_get(state), eight.shardings.state)
+    for number in (2, 3):
+        state, metrics = eight.train_step(state, jax.device_put(batch, eight.shardings.batch))
+        assert_close(jax.device_get(metrics), history[number], rtol=1e-4, atol=1e-5)
+    assert_close(state.params, expected.params, rtol=1e-3, atol=1e-4)
 
 
 def test_split_parameters_change_nothing(eight: Trainer, split: Trainer, batch: Batch) -> None:
