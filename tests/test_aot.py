@@ -45,18 +45,49 @@ def test_reports_a_step_of_one_chip(config, capsys):
     for field in ("flops", "bytes_accessed", "temp_bytes", "argument_bytes", "compile_secs"):
         assert result[field] > 0
     assert {each["kind"] for each in result["collectives"]} == {"all-reduce"}
+    # The gradients once, most of them in bfloat16; a ring of four sends and receives 3 times that.
+    (reduced,) = result["collectives"]
+    assert 0.5 <= reduced["bytes"] / result["parameter_bytes"] < 1.1
+    assert reduced["ici_bytes"] == 3 * reduced["bytes"]
+    assert reduced["dcn_bytes"] == 0
+    # Adam's two moments and the averages, and the batch norms' statistics.
+    assert 3 < result["optimizer_bytes"] / result["parameter_bytes"] < 3.2
+    state = result["parameter_bytes"] + result["optimizer_bytes"]
+    assert state < result["argument_bytes"] < 1.5 * state + 64 * 32 * 32 * 3
+    assert result["step_secs"] >= result["bytes_accessed"] / 819e9
+    assert result["images_per_sec"] == pytest.approx(256 / result["step_secs"])
+    assert result["chip_hours"] == pytest.approx(4 * result["hours"])
+
+
+@pytest.mark.aot
+@pytest.mark.slow
+def test_finds_the_largest_batch(config, capsys, tmp_path):
+    out = tmp_path / "table.json"
+    arguments = [config, "--topology=v5e:2x2", "--search-batch", f"--out={out}"]
+    assert aot.main([*arguments, "--batch-per-chip=65536", "--json"]) == 0
+    best = json.loads(capsys.readouterr().out.splitlines()[-1])
+    used = best["argument_bytes"] + best["temp_bytes"]
+    assert 0.9 < used / best["hbm_bytes"] < 1
+    (row,) = json.loads(out.read_text())
+    assert row["images a chip"] == str(best["batch_per_chip"])
 
 
 @pytest.mark.aot
 @pytest.mark.slow
 def test_evaluation_communicates_its_sums_alone(config):
     """The kernels work on each chip's samples, in evaluation as in training."""
-    fields = aot._config_of(config.removeprefix("--config="))
+    fields = aot.config_of(config.removeprefix("--config="))
     mesh = make_mesh("data=-1", tpu_devices("v5e:2x2"))
     program = Program.of(Config.of(fields), mesh, steps_per_epoch=10.0, total_steps=100)
     step = jax.ShapeDtypeStruct((), np.int32, sharding=program.shardings.whole)
     variables = program.state_shape.ema
-    compiled = compile_step(program.eval_step(), variables, step, program.batch_shape())
+    compiled = compile_step(
+        program.eval_step(),
+        variables,
+        step,
+        program.batch_shape(),
+        devices=list(mesh.devices.flat),
+    )
     assert [each.kind for each in compiled.collectives] == ["all-reduce"]
     assert compiled.collectives[0].bytes < 1000
 

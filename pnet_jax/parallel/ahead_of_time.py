@@ -1,9 +1,11 @@
 """Compiling for TPUs that are not there: XLA's own figures of a step, for one chip."""
 
 import dataclasses
+import math
 import os
 import re
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +29,12 @@ class Compiled:
     compile_secs: float
 
 
-def tpu_devices(topology: str) -> list[jax.Device]:
-    """Descriptions of the chips of a topology such as `v5e:2x2`.
+class DoesNotFit(UserError):
+    """The program needs more memory than a chip has."""
+
+
+def tpu_devices(topology: str, num_slices: int = 1) -> list[jax.Device]:
+    """Descriptions of the chips of one or more slices of a topology such as `v5e:2x2`.
 
     Raises:
       UserError: if libtpu is not installed or does not know the topology.
@@ -43,7 +49,9 @@ def tpu_devices(topology: str) -> list[jax.Device]:
     if not re.fullmatch(r"v\d+[a-z]*:\d+x\d+(x\d+)?", topology):
         raise UserError(f"--topology={topology} cannot be read; write it as v5e:2x2 or v4:2x2x1.")
     # A v4 chip's two cores work as one.
-    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if topology[:3] == "v4:" else {}
+    if num_slices > 1:
+        options["num_slices"] = num_slices
     try:
         return list(topologies.get_topology_desc(topology, platform="tpu", **options).devices)
     except Exception as error:  # libtpu raises several kinds, jaxlib's own among them
@@ -54,11 +62,11 @@ def tpu_devices(topology: str) -> list[jax.Device]:
         ) from error
 
 
-def compile_step(step: Any, *arguments: Any) -> Compiled:
-    """Compiles a jitted function for the devices that the arguments' shardings name.
+def compile_step(step: Any, *arguments: Any, devices: Sequence[jax.Device]) -> Compiled:
+    """Compiles a jitted function for the devices of its mesh, in the mesh's order.
 
     Raises:
-      UserError: if the program does not fit into the chips' memory.
+      DoesNotFit: if the program needs more memory than the chips have.
     """
     start = time.monotonic()
     try:
@@ -67,7 +75,7 @@ def compile_step(step: Any, *arguments: Any) -> Compiled:
         if "hbm" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         sizes = re.search(r"Used [^.]*\.\d+\w of [^.]*\.\d+\w hbm", str(error))
-        raise UserError(
+        raise DoesNotFit(
             f"The step does not fit ({sizes[0] if sizes else 'out of HBM'}); take a smaller "
             f"--global-batch-size, more chips, or more fsdp in config.mesh."
         ) from error
@@ -77,6 +85,34 @@ def compile_step(step: Any, *arguments: Any) -> Compiled:
         bytes_accessed=cost["bytes accessed"],
         temp_bytes=memory.temp_size_in_bytes,
         argument_bytes=memory.argument_size_in_bytes,
-        collectives=collectives(compiled.as_text()),
+        collectives=collectives(
+            compiled.as_text(), [getattr(device, "slice_index", None) or 0 for device in devices]
+        ),
         compile_secs=round(time.monotonic() - start, 1),
     )
+
+
+def bytes_on_a_chip(tree: Any) -> int:
+    """What a tree of ShapeDtypeStructs with shardings takes on each chip."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def largest_batch(fits: Callable[[int], bool], *, start: int, step: int) -> int:
+    """The largest multiple of `step` that fits, or 0: by doubling or halving `start`, then between.
+
+    Whatever is smaller than a batch that fits is taken to fit, too.
+    """
+    size = max(1, start // step)
+    low, high = (size, 0) if fits(size * step) else (0, size)
+    while low and not high:
+        if fits(2 * low * step):
+            low *= 2
+        else:
+            high = 2 * low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * step) else (low, middle)
+    return low * step
