@@ -53,7 +53,5 @@ def costs(topology: str, *, batch_size: int, image_size: int) -> Iterator[Cost]:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return policy(images, key, jnp.bfloat16)
 
-        compiled = compile_step(
-            jax.jit(augment), images, step, devices=list(mesh.devices.flat)
-        )
+        compiled = compile_step(jax.jit(augment), images, step, devices=list(mesh.devices.flat))
         yield Cost(name, compiled)

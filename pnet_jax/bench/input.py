@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from pnet_jax.data.datasets import Records
 from pnet_jax.data.decode import decode_part
 from pnet_jax.data.pipeline import Reading, train_batches
 
-AREA = {"area_min": 0.08, "area_max": 1.0}
+AREA: dict[str, Any] = {"area_min": 0.08, "area_max": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
