@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--num-slices", type=int, default=1, help="slices of that topology")
     parser.add_argument("--model", help="another network than the configuration's")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        metavar="FIELD=VALUE",
+        default=[],
+        help="other fields of the configuration, such as augment.rand_augment=",
+    )
     parser.add_argument("--form", help="of the dynamic convolutions, if not the configuration's")
     batch = parser.add_mutually_exclusive_group()
     batch.add_argument("--global-batch-size", type=int, help="if not the configuration's")
@@ -113,6 +120,7 @@ def _of(args: argparse.Namespace, topology: str) -> dict[str, Any]:
     from pnet_jax.program import Program
 
     fields = config_of(args.config)
+    _set(fields, args.set)
     fields.model.name = args.model or fields.model.name
     if args.form:
         fields.model.form = args.form
@@ -163,6 +171,25 @@ def _of(args: argparse.Namespace, topology: str) -> dict[str, Any]:
         "hours": hours,
         "chip_hours": hours * len(devices),
     }
+
+
+def _set(fields: Any, assignments: Sequence[str]) -> None:
+    """Sets fields as `--config.FIELD=VALUE` of training does."""
+    from pnet_jax.errors import UserError
+
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        try:
+            *groups, field = name.split(".")
+            group = fields
+            for each in groups:
+                group = group[each]
+            group[field] = text if group.get_type(field) is str else json.loads(text)
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"--set {assignment} cannot be read; write FIELD=VALUE with a field of "
+                f"pnet_jax/config.py, such as augment.random_erasing=0."
+            ) from error
 
 
 def config_of(name: str) -> Any:

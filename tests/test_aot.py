@@ -97,11 +97,13 @@ def test_evaluation_communicates_its_sums_alone(config):
     [
         (["--topology=v5e"], "--topology=v5e cannot be read; write it as v5e:2x2 or v4:2x2x1."),
         (["--config=nowhere.py"], "There is no configuration file 'nowhere.py'; see configs/."),
+        (["--set", "augment.nothing=1"], "--set augment.nothing=1 cannot be read; write FIELD="),
+        (["--set", "augment.random_erasing=2"], "config.augment.random_erasing is 2"),
         (["--model=resnet"], "There is no model 'resnet'"),
     ],
 )
 def test_refuses_in_a_sentence(config, capsys, arguments, sentence):
-    if arguments[0].startswith("--model"):
+    if arguments[-1] in ("--model=resnet", "augment.random_erasing=2"):
         pytest.importorskip("libtpu")
     assert aot.main([config, *arguments]) == 2
     assert sentence in capsys.readouterr().err
