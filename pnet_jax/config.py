@@ -108,6 +108,29 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProfileConfig:
+    """What the profiler traces into the work directory's `profile`, for TensorBoard or xprof."""
+
+    # The first step traced; 0 = none.
+    first_step: int = 0
+    num_steps: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """How long a run waits before it says what is wrong."""
+
+    # For all processes to start, or to come to where they wait for each other.
+    start_secs: float = 300.0
+    # Without a sign of life a process is gone, and the others end.
+    silence_secs: float = 60.0
+    # After a step this long the processes that the others wait for print what they are doing.
+    stall_secs: float = 600.0
+    # From SIGTERM to the end: what platforms give is half a minute.
+    preemption_secs: float = 25.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -132,6 +155,8 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     temperature: TemperatureConfig = TemperatureConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    profile: ProfileConfig = ProfileConfig()
 
     @classmethod
     def of(cls, config: ml_collections.ConfigDict) -> "Config":
@@ -220,6 +245,11 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "checkpoint.every_steps",
             # Without a last checkpoint a killed run would be lost.
             "checkpoint.keep_last",
+            "distributed.start_secs",
+            "distributed.silence_secs",
+            "distributed.stall_secs",
+            "distributed.preemption_secs",
+            "profile.num_steps",
         ),
     ),
     (
@@ -227,6 +257,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         lambda value: 0 <= value < math.inf,
         (
             "seed",
+            "profile.first_step",
             "data.num_threads",
             "data.prefetch_batches",
             "data.max_corrupt_images",
@@ -270,6 +301,12 @@ MAY_CHANGE = frozenset(
         "mesh",
         "checkpoint.keep_last",
         "checkpoint.keep_best",
+        "distributed.start_secs",
+        "distributed.silence_secs",
+        "distributed.stall_secs",
+        "distributed.preemption_secs",
+        "profile.first_step",
+        "profile.num_steps",
     }
 )
 

@@ -88,9 +88,20 @@ class Program:
             compiler_options=compiler_options(),
         )
 
-    def batch_shape(self) -> Batch:
-        """A global training batch as ShapeDtypeStructs."""
-        size, side = self.config.global_batch_size, self.config.data.image_size
+    def compiled_train_step(self) -> TrainStep:
+        """The training step, compiled before there is a batch."""
+        step: Any = self.train_step()
+        return step.lower(self.state_shape, self.batch_shape()).compile()
+
+    def compiled_eval_step(self) -> EvalStep:
+        """The evaluation step, compiled before there is a batch."""
+        step: Any = self.eval_step()
+        state, batch = self.state_shape, self.batch_shape(self.config.eval_batch_size)
+        return step.lower(state.ema, state.step, batch).compile()
+
+    def batch_shape(self, size: int | None = None) -> Batch:
+        """A global batch as ShapeDtypeStructs, one of training if no size is given."""
+        size, side = size or self.config.global_batch_size, self.config.data.image_size
         shapes = {
             "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
             "label": jax.ShapeDtypeStruct((size,), jnp.int32),

@@ -102,10 +102,10 @@ def _mapped(padded: _Padded, prepare: Callable[[Record | None], Batch]) -> Any:
 
 def _batches(stream: Any, reading: Reading, start: int) -> Iterator[Batch]:
     """This process's part of the global batches from number `start` on, decoded in threads."""
-    mine = stream[reading.process_index :: reading.process_count]
     # Rounding the number of batches up would overflow an endless stream's if they are of one image.
-    batches = mine.batch(reading.global_batch_size // reading.process_count, drop_remainder=True)
-    batches = batches[start:]
+    parts = stream.batch(reading.global_batch_size // reading.process_count, drop_remainder=True)
+    # Neighbours stay together, so that the global batch is the same for any number of processes.
+    batches = parts[reading.process_index :: reading.process_count][start:]
     # After `.batch` the buffer is counted in batches, one of which a thread decodes at a time.
     options = grain.ReadOptions(
         num_threads=min(reading.num_threads, reading.prefetch_batches),
