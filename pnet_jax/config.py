@@ -5,19 +5,15 @@ fields; `Config.of` makes frozen dataclasses of the result and `validate` checks
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Callable
 from typing import Any
 
 import ml_collections
-from ml_collections import config_dict
 
-from pnet_jax.errors import UserError
+from pnet_jax.fields import build, defaults, flatten, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +162,7 @@ class Config:
           UserError: for an unknown field (with the nearest name), a value of the wrong type, or a
             value that no run can have.
         """
-        frozen = _build(cls, config.to_dict(), prefix="config")
+        frozen = build(cls, config.to_dict(), prefix="config")
         frozen.validate()
         return frozen
 
@@ -177,40 +173,40 @@ class Config:
             for name in names:
                 value = values[name]
                 good = value is None or fits(value)
-                _require(good, f"config.{name} is {value}; it must be {wanted}.")
-        _require(
+                require(good, f"config.{name} is {value}; it must be {wanted}.")
+        require(
             self.model.dtype in ("float32", "bfloat16"),
             f"config.model.dtype is {self.model.dtype!r}; it must be 'float32' or 'bfloat16'.",
         )
-        _require(
+        require(
             self.data.normalization in ("imagenet", "inception", "efficientnet_lite"),
             f"config.data.normalization is {self.data.normalization!r}; "
             f"it must be 'imagenet', 'inception' or 'efficientnet_lite'.",
         )
-        _require(
+        require(
             self.model.bn_statistics in ("batch", "running"),
             f"config.model.bn_statistics is {self.model.bn_statistics!r}; "
             f"it must be 'batch' or 'running'.",
         )
-        _require(
+        require(
             self.head in ("fresh", "map"),
             f"config.head is {self.head!r}; it must be 'fresh' or 'map'.",
         )
-        _require(
+        require(
             self.head == "fresh" or self.init_from is not None,
             "config.head = 'map' takes classes from another run; name it by config.init_from.",
         )
-        _require(
+        require(
             self.global_batch_size % self.model.bn_groups == 0,
             f"config.model.bn_groups = {self.model.bn_groups} does not divide "
             f"config.global_batch_size = {self.global_batch_size}.",
         )
-        _require(
+        require(
             self.data.crop_area_min <= self.data.crop_area_max,
             f"config.data.crop_area_min = {self.data.crop_area_min:g} is above "
             f"config.data.crop_area_max = {self.data.crop_area_max:g}.",
         )
-        _require(
+        require(
             self.optimizer.warmup_epochs <= self.epochs,
             f"config.optimizer.warmup_epochs = {self.optimizer.warmup_epochs:g} is longer than the "
             f"whole run (config.epochs = {self.epochs:g}).",
@@ -317,83 +313,10 @@ def default_config() -> ml_collections.ConfigDict:
     Not locked: what a configuration file misspells comes to `Config.of`, which names the field that
     was meant in one sentence; ml_collections takes a page for it.
     """
-    return ml_collections.ConfigDict(_defaults(Config()))
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"model": {"name": ...}}` to `{"model.name": ...}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return ml_collections.ConfigDict(defaults(Config()))
 
 
 def fingerprint(config: Config) -> str:
     """Twelve hexadecimal digits that change with any field that can change the result."""
     fields = {k: v for k, v in flatten(config.to_dict()).items() if k not in MAY_CHANGE}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """The nearest of the `known` names as a clause, or nothing."""
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _defaults(instance: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        if dataclasses.is_dataclass(value):
-            values[field.name] = _defaults(value)
-        elif value is None:
-            values[field.name] = config_dict.placeholder(_types(field.type)[0])
-        else:
-            values[field.name] = value
-    return values
-
-
-def _types(annotation: Any) -> tuple[type, ...]:
-    """The types a field accepts, None's left out."""
-    if isinstance(annotation, types.UnionType):
-        return tuple(t for t in typing.get_args(annotation) if t is not type(None))
-    return (annotation,)
-
-
-def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in values:
-        _require(
-            name in fields,
-            f"There is no field {prefix}.{name}{suggest(name, list(fields))}",
-        )
-    built = {}
-    for name, value in values.items():
-        annotation = fields[name].type
-        if dataclasses.is_dataclass(annotation):
-            _require(
-                isinstance(value, dict),
-                f"{prefix}.{name} is {value!r}, but it is a group of fields; set those.",
-            )
-            built[name] = _build(annotation, value, f"{prefix}.{name}")
-            continue
-        accepted = _types(annotation)
-        if isinstance(value, int) and not isinstance(value, bool) and float in accepted:
-            value = float(value)
-        optional = isinstance(annotation, types.UnionType) and value is None
-        wanted = " or ".join(t.__name__ for t in accepted)
-        _require(
-            optional or (type(value) in accepted),
-            f"{prefix}.{name} is {value!r}, of type {type(value).__name__}; it must be of type "
-            f"{wanted}.",
-        )
-        built[name] = value
-    return cls(**built)
-
-
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise UserError(sentence)

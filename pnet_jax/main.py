@@ -13,8 +13,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnet_jax.config import Config, default_config, flatten, suggest
+from pnet_jax.config import Config, default_config
 from pnet_jax.errors import Preempted, TrainingError, UserError
+from pnet_jax.fields import flatten, suggest
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -110,6 +111,7 @@ class _Loop:
                     initial_step=start,
                     images_per_step=batch_size,
                     description=self.run.config.model.name,
+                    stream=None if jax.process_index() == 0 else io.StringIO(),
                 )
             )
             progress.write("compiling; the next start takes the program from the cache")

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
-from pnet_jax.config import MAY_CHANGE, Config, flatten
+from pnet_jax.config import MAY_CHANGE, Config
 from pnet_jax.errors import UserError
+from pnet_jax.fields import flatten
 
 CONFIG_FILE = "config.json"
 CLASSES_FILE = "classes.json"

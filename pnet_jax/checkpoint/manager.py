@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from pnet_jax.config import CheckpointConfig
-from pnet_jax.errors import UserError
+from pnet_jax.errors import Preempted, UserError
 
 # What decides which checkpoint is the best.
 BEST_METRIC = "top1"
@@ -61,8 +61,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is not None and jax.process_count() > 1:
-            # Closing waits for the other processes, which may be gone or know of nothing.
+        if exc_type not in (None, Preempted) and jax.process_count() > 1:
+            # Waiting is for the other processes, which may be gone or know of nothing.
             return
         self._manager.wait_until_finished()
         self._manager.close()

@@ -5,8 +5,6 @@ sentence.
 """
 
 import contextlib
-import faulthandler
-import json
 import os
 import pathlib
 import socket
@@ -23,6 +21,7 @@ import jaxlib
 import pnet_jax
 from pnet_jax.config import Config, DistributedConfig, fingerprint
 from pnet_jax.errors import Preempted, TrainingError, UserError
+from pnet_jax.parallel import alive
 from pnet_jax.parallel.channel import Link, Message, difference, listen, meet
 from pnet_jax.parallel.place import Place, place_from_environment
 from pnet_jax.parallel.preemption import Points, Sigterm
@@ -112,6 +111,7 @@ class Processes:
             self._passed = dict.fromkeys(links, 0)
         for index, link in links.items():
             listen(link, self._acting_on(index), self._ended_of(index))
+        alive.delay_aborts()
         # SIGTERM is this class's own concern.
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
@@ -166,6 +166,9 @@ class Processes:
         directory.mkdir(parents=True, exist_ok=True)
         self._heartbeats = directory / f"process_{self.index}.json"
 
+    def _me(self) -> str:
+        return f"process {self.index} ({self._hosts[self.index]})"
+
     # What other processes say.
 
     def _acting_on(self, index: int) -> Callable[[Message], None]:
@@ -191,7 +194,7 @@ class Processes:
         elif "stop" in message:
             self._stop(message["stop"])
         elif "stacks" in message:
-            self._print_stacks(message["stacks"])
+            alive.print_stacks(message["stacks"], self._me())
         elif "end" in message:
             self._end(message["end"], message["code"])
 
@@ -236,7 +239,7 @@ class Processes:
     # SIGTERM.
 
     def _on_sigterm(self) -> None:
-        who = f"process {self.index} ({self._hosts[self.index]})" if self.count > 1 else "the run"
+        who = self._me()
         if self._links and self.index > 0:
             self._links[0].send({"sigterm": who})
         elif self.count == 1 or self._links:
@@ -298,7 +301,8 @@ class Processes:
         while True:
             passed, doing, secs = self.points.now()
             self._broadcast({"beat": passed})
-            self._write_heartbeat(passed, doing)
+            if self._heartbeats is not None:
+                alive.write_heartbeat(self._heartbeats, self.index, self._hosts[self.index], doing)
             now = time.monotonic()
             with self._changed:
                 if self._leaving:
@@ -337,36 +341,10 @@ class Processes:
         for index in slow:
             self._links[index].send({"stacks": what})
         if here:
-            self._print_stacks(what)
+            alive.print_stacks(what, self._me())
         else:
             names = ", ".join(f"{index} ({self._hosts[index]})" for index in slow)
             print(f"pnet_jax: {what}, waiting for process {names}.", file=sys.stderr, flush=True)
-
-    def _print_stacks(self, what: str) -> None:
-        host = self._hosts[self.index]
-        print(
-            f"pnet_jax: {what}; process {self.index} ({host}) is here:", file=sys.stderr, flush=True
-        )
-        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-
-    def _write_heartbeat(self, passed: int, doing: str) -> None:
-        if self._heartbeats is None:
-            return
-        beat = {
-            "process": self.index,
-            "host": self._hosts[self.index],
-            "pid": os.getpid(),
-            "doing": doing,
-            "points": passed,
-            "unix_time_secs": time.time(),
-        }
-        partial = self._heartbeats.with_suffix(".partial")
-        try:
-            partial.write_text(json.dumps(beat) + "\n")
-            partial.replace(self._heartbeats)
-        except OSError:
-            # A full disk is for the checkpoint to complain about.
-            pass
 
     # The end.
 
