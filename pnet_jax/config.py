@@ -33,6 +33,8 @@ class ModelConfig:
     bn_groups: int = 1
     # "batch" statistics in training, or the "running" ones, which freezes batch norm's statistics.
     bn_statistics: str = "batch"
+    # Computes each block's activations again for the gradient instead of keeping them.
+    remat: bool = False
     # Of the computation; parameters, statistics and logits are float32.
     dtype: str = "bfloat16"
 
@@ -139,6 +141,11 @@ class Config:
     log_every_steps: int = 100
     ema_decay: float = 0.9999
     mesh: str = "data=-1,fsdp=1"
+    # Which parameters the fsdp axis splits: "NAMES=RULE; ..." with regular expressions over whole
+    # names and the rules "fsdp" and "replicate"; the first that fits a parameter counts.
+    sharding: str = ".*=fsdp"
+    # Parts of a batch whose gradients are added up before the update.
+    accumulate_steps: int = 1
     # The work directory of a run whose best checkpoint training starts from, with a new classifier.
     init_from: str | None = None
     # The classifier under init_from: "fresh", or "map", which takes the rows of the classes that
@@ -202,6 +209,11 @@ class Config:
             f"config.global_batch_size = {self.global_batch_size}.",
         )
         require(
+            self.global_batch_size % self.accumulate_steps == 0,
+            f"config.accumulate_steps = {self.accumulate_steps} does not divide "
+            f"config.global_batch_size = {self.global_batch_size}.",
+        )
+        require(
             self.data.crop_area_min <= self.data.crop_area_max,
             f"config.data.crop_area_min = {self.data.crop_area_min:g} is above "
             f"config.data.crop_area_max = {self.data.crop_area_max:g}.",
@@ -228,6 +240,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "eval_batch_size",
             "eval_every_epochs",
             "log_every_steps",
+            "accumulate_steps",
             "model.width",
             "model.num_experts",
             "model.routing_ratio",
@@ -295,6 +308,8 @@ MAY_CHANGE = frozenset(
         "data.max_corrupt_images",
         "compilation_cache_dir",
         "mesh",
+        "sharding",
+        "model.remat",
         "checkpoint.keep_last",
         "checkpoint.keep_best",
         "distributed.start_secs",

@@ -16,7 +16,7 @@ from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, has_batch_norm, list_models
 from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.parallel.mesh import batch_sharding, replicated
-from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.parallel.sharding import ShardingPlan, parse_rules, plan_sharding
 from pnet_jax.training.optimizer import make_optimizer
 from pnet_jax.training.schedules import learning_rate_schedule
 from pnet_jax.training.state import TrainState, create_state
@@ -40,6 +40,7 @@ class Program:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     shardings: Shardings
+    sharding_plan: ShardingPlan
     # ShapeDtypeStructs with the shardings of `shardings.state`.
     state_shape: TrainState
 
@@ -54,8 +55,9 @@ class Program:
         )
         optimizer = make_optimizer(config.optimizer, schedule)
         shape = jax.eval_shape(functools.partial(_fresh, model=model, optimizer=optimizer))
+        placed = plan_sharding(mesh, shape, shape.params, parse_rules(config.sharding))
         shardings = Shardings(
-            state=tree_sharding(mesh, shape), batch=batch_sharding(mesh), whole=replicated(mesh)
+            state=placed.state, batch=batch_sharding(mesh), whole=replicated(mesh)
         )
         return cls(
             config=config,
@@ -64,6 +66,7 @@ class Program:
             schedule=schedule,
             optimizer=optimizer,
             shardings=shardings,
+            sharding_plan=placed,
             state_shape=jax.tree.map(_sharded, shape, shardings.state),
         )
 

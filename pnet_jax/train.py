@@ -31,6 +31,7 @@ from pnet_jax.report.plots import plot_curves
 from pnet_jax.report.profile import Profile
 from pnet_jax.report.progress import Progress
 from pnet_jax.report.summary import write_summary
+from pnet_jax.report.tables import format_table
 from pnet_jax.report.writers import MetricWriters
 from pnet_jax.run import Run
 from pnet_jax.training.guards import CorruptImages, check_finite
@@ -60,6 +61,7 @@ def train(
     check_batch("global_batch_size", config.global_batch_size, run.mesh)
     facts = _facts(run)
     _announce(facts)
+    _show_sharding(run)
     # A new run claims its directory only once it could begin: a mistake in init_from leaves none.
     begun = (workdir / workdirs.CONFIG_FILE).exists()
     processes.agree("the work directory", "begun" if begun else "new")
@@ -331,6 +333,12 @@ def _announce(facts: dict[str, Any]) -> None:
         f"{facts['eval_images']:,} evaluation images · {facts['steps']:,} steps of "
         f"{facts['global_batch_size']:,} images ({facts['epochs']:g} epochs)"
     )
+
+
+def _show_sharding(run: Run) -> None:
+    """How parameters are split, if they are."""
+    if run.mesh.shape["fsdp"] > 1:
+        _say(format_table(run.program.sharding_plan.table()))
 
 
 def _finish(workdir: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:

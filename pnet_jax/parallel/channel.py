@@ -49,6 +49,7 @@ class Link:
         """Ends the connection, for a reader that waits as well."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+        self._lines.close()
         self._connection.close()
 
 
@@ -98,6 +99,8 @@ def _gather(
                 continue
             index = theirs["index"]
             # A process that was started again while the others still waited takes its old place.
+            if index in links:
+                links[index].close()
             links[index] = link
             hellos[index] = theirs
             sentence = _difference(hello, theirs)
@@ -105,6 +108,8 @@ def _gather(
     for link in links.values():
         link.send({"hosts": hosts, "sentence": sentence})
     if sentence is not None:
+        for link in links.values():
+            link.close()
         raise TrainingError(sentence)
     return hosts, links
 
@@ -127,6 +132,7 @@ def _join(
             time.sleep(min(_RETRY_SECS, left))
             continue
         if verdict["sentence"] is not None:
+            link.close()
             raise TrainingError(verdict["sentence"])
         return verdict["hosts"], {0: link}
     raise TrainingError(
@@ -190,6 +196,7 @@ def listen(link: Link, act: Callable[[Message], None], ended: Callable[[], None]
     def read() -> None:
         while (message := link.receive()) is not None:
             act(message)
+        link.close()
         ended()
 
     threading.Thread(target=read, name="channel", daemon=True).start()

@@ -132,6 +132,9 @@ class Processes:
     ) -> None:
         if self._links and error is not None and not isinstance(error, Preempted):
             self._fail(error)
+        if error is not None and not self._ending.acquire(blocking=False):
+            # Another thread is ending this process.
+            time.sleep(2 * _LEAVING_SECS)
         with self._changed:
             self._leaving = True
         self._broadcast({"bye": True})
@@ -252,7 +255,7 @@ class Processes:
             if self._told_to_stop or self._leaving:
                 return
             self._told_to_stop = True
-        print(f"pnet_jax: SIGTERM came to {who}; saving.", file=sys.stderr, flush=True)
+        print(f"pnet_jax: SIGTERM came to {who}; stopping.", file=sys.stderr, flush=True)
         late = threading.Timer(self._config.preemption_secs, self._too_late)
         late.daemon = True
         late.start()
@@ -278,8 +281,7 @@ class Processes:
         if points == 0:
             # The main thread may be compiling, which can take longer than there is time.
             self._end(
-                "Stopped by SIGTERM before the first step, with nothing to save; the same command "
-                "begins there again.",
+                "Stopped by SIGTERM before a step was made; the same command begins there again.",
                 PREEMPTED_EXIT_CODE,
             )
 

@@ -16,7 +16,7 @@ from pnet_jax.models import init_variables
 from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 from pnet_jax.parallel import sharding as sharding_rules
 from pnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.parallel.sharding import parse_rules, plan_sharding
 from pnet_jax.training.optimizer import make_optimizer
 from pnet_jax.training.state import TrainState, create_state
 from pnet_jax.training.step import Shardings, make_eval_step, make_train_step
@@ -62,13 +62,14 @@ class Trainer:
         return state, jax.device_get(history)
 
 
-def trainer(mesh: Mesh, variables: Any, **fields: Any) -> Trainer:
+def trainer(mesh: Mesh, variables: Any, config: Config = CONFIG, **fields: Any) -> Trainer:
     model = network(**fields)
     optimizer = make_optimizer(CONFIG.optimizer, lambda step: 0.01)
     shapes = jax.eval_shape(lambda v: create_state(v, optimizer), variables)
-    shardings = Shardings(tree_sharding(mesh, shapes), batch_sharding(mesh), replicated(mesh))
+    plan = plan_sharding(mesh, shapes, shapes.params, parse_rules(config.sharding))
+    shardings = Shardings(plan.state, batch_sharding(mesh), replicated(mesh))
     step = make_train_step(
-        model, optimizer, CONFIG, shardings=shardings, steps_per_epoch=STEPS_PER_EPOCH
+        model, optimizer, config, shardings=shardings, steps_per_epoch=STEPS_PER_EPOCH
     )
     return Trainer(model, shardings, step, variables, optimizer)
 
@@ -76,7 +77,8 @@ def trainer(mesh: Mesh, variables: Any, **fields: Any) -> Trainer:
 def network(**fields: Any) -> GhostNet:
     """One bottleneck between stem and head, all dynamic."""
     stages = STAGES_300M[:1]
-    return GhostNet(NUM_CLASSES, stages=stages, width=1.0, num_experts=2, drop_rate=0.1, **fields)
+    fields = {"drop_rate": 0.1} | fields
+    return GhostNet(NUM_CLASSES, stages=stages, width=1.0, num_experts=2, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +229,34 @@ def test_the_average_follows_parameters_and_statistics(one: Trainer, batch: Batc
     changed = jax.tree.map(lambda old, new: np.any(old != new), before, after)
     # Mean and variance of stem, four halves of ghost modules, and the last convolution.
     assert jax.tree.leaves(changed) == [True] * 12
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_four_parts_of_a_batch_make_its_update(variables: Any, batch: Batch, devices: int) -> None:
+    """With four groups of batch norm, one for each part; with two devices there are eight."""
+    groups = 4 * devices
+    mesh = make_mesh(f"data={devices}", jax.devices()[:devices])
+    batch = batch | {"weight": np.float32(np.arange(16) % 5 != 0)}
+    outcomes = []
+    for accumulate_steps in (1, 4):
+        config = dataclasses.replace(
+            CONFIG,
+            accumulate_steps=accumulate_steps,
+            model=dataclasses.replace(CONFIG.model, bn_groups=groups),
+        )
+        # Dropout's masks are those of a part.
+        made = trainer(mesh, variables, config, bn_groups=groups, drop_rate=0.0)
+        outcomes.append(made.run(batch, steps=3))
+    (state, history), (parts_state, parts_history) = outcomes
+    assert_close(parts_history, history, rtol=2e-5, atol=1e-7)
+    assert_close(parts_state, state, rtol=1e-4, atol=2e-6)
+
+
+def test_rematerialisation_changes_no_number(one: Trainer, variables: Any, batch: Batch) -> None:
+    again = trainer(make_mesh("data=1", jax.devices()[:1]), variables, remat=True)
+    (state, history), (again_state, again_history) = one.run(batch, 2), again.run(batch, 2)
+    assert_close(again_history, history, rtol=1e-5, atol=1e-7)
+    assert_close(again_state, state, rtol=1e-4, atol=2e-6)
 
 
 def test_frozen_statistics_stay(frozen: Trainer, batch: Batch) -> None:
