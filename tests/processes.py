@@ -50,7 +50,8 @@ _FIELDS = {
     "config.ema_decay = 0.9": "config.ema_decay = 0.9\n    config.optimizer.epsilon = 1e-3",
     # Machines that run tests have other things to do.
     "config.log_every_steps = 2": "config.log_every_steps = 2\n"
-    "    config.distributed.preemption_secs = 120.0",
+    "    config.distributed.preemption_secs = 120.0\n"
+    "    config.distributed.start_secs = 90.0",
 }
 
 

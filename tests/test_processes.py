@@ -124,8 +124,11 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
         ranks[killed].process.kill()
         other = ranks[1 - killed]
         assert other.end(timeout_secs=20) == 1, other.said()
-        assert f"pnet_jax: Process {killed} (" in other.said().splitlines()[-1]
-        assert "is gone (its connection closed); the same command" in other.said()
+        # JAX's own runtime may have begun to say something, too.
+        assert re.search(
+            rf"pnet_jax: Process {killed} \(.+\) is gone \(its connection closed\); the same comm",
+            other.said(),
+        )
         assert "Traceback" not in other.said()
     launcher.finish(workdir, count=2)
     assert (workdir / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()

@@ -28,9 +28,15 @@ def write_heartbeat(path: pathlib.Path, process: int, host: str, doing: str) -> 
         return
 
 
+def say(sentence: str) -> None:
+    """Prints a sentence to standard error, in one piece: other threads may be writing there."""
+    sys.stderr.write(f"pnet_jax: {sentence}\n")
+    sys.stderr.flush()
+
+
 def print_stacks(what: str, who: str) -> None:
     """Prints where each thread of this process is, after a sentence on why."""
-    print(f"pnet_jax: {what}; {who} is here:", file=sys.stderr, flush=True)
+    say(f"{what}; {who} is here:")
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
 
 

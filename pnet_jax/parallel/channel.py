@@ -82,7 +82,7 @@ def _gather(
     place: Place, hello: Message, deadline: float, timeout_secs: float
 ) -> tuple[list[str], dict[int, Link]]:
     port = int(place.coordinator.rpartition(":")[2])
-    hellos, links = {0: hello}, {}
+    hellos, links = {0: hello}, dict[int, Link]()
     sentence, kinds = None, {key: type(value) for key, value in hello.items()}
     with _listening(port, deadline) as server:
         while sentence is None and len(hellos) < place.count:

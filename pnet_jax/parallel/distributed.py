@@ -139,7 +139,7 @@ class Processes:
             self._leaving = True
         self._broadcast({"bye": True})
         if self._links and error is not None:
-            print(f"pnet_jax: {error}", file=sys.stderr, flush=True)
+            alive.say(str(error))
             self._exit(PREEMPTED_EXIT_CODE)
         if self._links:
             jax.distributed.shutdown()
@@ -255,7 +255,7 @@ class Processes:
             if self._told_to_stop or self._leaving:
                 return
             self._told_to_stop = True
-        print(f"pnet_jax: SIGTERM came to {who}; stopping.", file=sys.stderr, flush=True)
+        alive.say(f"SIGTERM came to {who}; stopping.")
         late = threading.Timer(self._config.preemption_secs, self._too_late)
         late.daemon = True
         late.start()
@@ -346,7 +346,7 @@ class Processes:
             alive.print_stacks(what, self._me())
         else:
             names = ", ".join(f"{index} ({self._hosts[index]})" for index in slow)
-            print(f"pnet_jax: {what}, waiting for process {names}.", file=sys.stderr, flush=True)
+            alive.say(f"{what}, waiting for process {names}.")
 
     # The end.
 
@@ -369,7 +369,7 @@ class Processes:
     def _end(self, sentence: str, code: int) -> None:
         """Says why and ends all processes; does nothing if another thread is about to."""
         if self._ending.acquire(blocking=False):
-            print(f"pnet_jax: {sentence}", file=sys.stderr, flush=True)
+            alive.say(sentence)
             self._broadcast({"end": sentence, "code": code})
             self._exit(code)
 
