@@ -25,9 +25,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     """
     path = workdir / CONFIG_FILE
     if path.exists():
-        # Fields that are newer than the run had their defaults.
-        there = flatten(Config().to_dict()) | flatten(read_config(workdir))
-        here = flatten(config.to_dict())
+        there, here = flatten(read_config(workdir)), flatten(config.to_dict())
         differences = [
             f"config.{key}: {there.get(key)!r} there, {here.get(key)!r} here"
             for key in sorted(there.keys() | here.keys())
