@@ -223,7 +223,7 @@ class Processes:
     def _ended_of(self, index: int) -> Callable[[], None]:
         def ended() -> None:
             with self._changed:
-                expected = index in self._left or self._leaving
+                expected = index in self._left
                 self._left.add(index)
                 self._closed.add(index)
                 self._changed.notify_all()
