@@ -54,6 +54,7 @@ def train(
       TrainingError: if training cannot go on.
       Preempted: after SIGTERM, with the state saved.
     """
+    began = time.time()
     workdir = workdir.expanduser().absolute()
     processes = processes or Processes(config.distributed, place=None)
     run = Run.of(config)
@@ -81,7 +82,9 @@ def train(
         # SIGTERM may have cut an evaluation short.
         evaluation_owed = start in run.plan.eval_steps and not checkpoints.was_evaluated(start)
         if start < run.plan.total_steps or evaluation_owed:
-            goodput = Goodput(workdir if processes.index == 0 else None, resume_step=start)
+            goodput = Goodput(
+                workdir if processes.index == 0 else None, resume_step=start, since=began
+            )
             loop = _Loop(run, workdir, record, checkpoints, processes.points, goodput)
             loop.run_all(state, start, evaluation_owed=evaluation_owed)
     return _finish(workdir, facts)
@@ -144,6 +147,7 @@ class _Loop:
                     means = _means(pending)
                     pending = []
                     check_finite(step, means)
+                    self.goodput.write()
                     self.record(step, "train", _train_record(self.run, step, means))
                     shown["loss"] = f"{means['loss']:.3f}"
                     if secs := clock.secs_per_step(step):

@@ -27,6 +27,7 @@ class Goodput:
     Args:
       workdir: of the run; None keeps no file, as in all processes but one.
       resume_step: that of the restored checkpoint, 0 for a run from the start.
+      since: when this start of the run began, in Unix seconds; now if None.
       clock: Unix time in seconds.
     """
 
@@ -35,11 +36,12 @@ class Goodput:
         workdir: Path | None,
         *,
         resume_step: int,
+        since: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = None if workdir is None else workdir / GOODPUT_FILE
         self._clock = clock
-        self._since = clock()
+        self._since = clock() if since is None else since
         self._doing = "starting"
         self._step_began = self._since
         self._step_secs: list[float] = []

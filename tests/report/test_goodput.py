@@ -27,8 +27,8 @@ def steps(goodput: Goodput, clock: Clock, count: int, *, input_secs: float = 1.0
 
 def test_a_run_in_one_go(tmp_path: Path):
     clock = Clock()
-    goodput = Goodput(tmp_path, resume_step=0, clock=clock)
-    clock.now += 5
+    goodput = Goodput(tmp_path, resume_step=0, since=clock() - 2, clock=clock)
+    clock.now += 3
     goodput.enter("compiling")
     clock.now += 10
     steps(goodput, clock, 9)
