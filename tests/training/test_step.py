@@ -15,6 +15,7 @@ from pnet_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Te
 from pnet_jax.models import init_variables
 from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 from pnet_jax.parallel import sharding as sharding_rules
+from pnet_jax.parallel.collectives import Collective, collectives
 from pnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from pnet_jax.parallel.sharding import parse_rules, plan_sharding
 from pnet_jax.training.optimizer import make_optimizer
@@ -248,6 +249,31 @@ def test_four_parts_of_a_batch_make_its_update(variables: Any, batch: Batch) -> 
     (state, history), (parts_state, parts_history) = outcomes
     assert_close(parts_history, history, rtol=2e-5, atol=1e-7)
     assert_close(parts_state, state, rtol=1e-4, atol=2e-6)
+
+
+def traffic(made: Trainer, batch: Batch) -> dict[str, Collective]:
+    """The collectives of the compiled step by their kind."""
+    on_devices = jax.device_put(batch, made.shardings.batch)
+    hlo = made.train_step.lower(made.new_state(), on_devices).compile().as_text()
+    return {found.kind: found for found in collectives(hlo)}
+
+
+def test_statistics_of_each_device_leave_gradients_to_be_exchanged(
+    variables: Any, batch: Batch
+) -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, bn_groups=8))
+    found = traffic(trainer(make_mesh("data=8"), variables, config, bn_groups=8), batch)
+    assert found.keys() == {"all-reduce"}
+    # Gradients, what the running statistics need, and a few sums.
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(variables))
+    assert size <= found["all-reduce"].bytes < 1.01 * size + 1000
+
+
+def test_split_parameters_are_gathered_once(split: Trainer, batch: Batch) -> None:
+    params = split.shardings.state.params
+    count = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(params))
+    assert count >= 10
+    assert traffic(split, batch)["all-gather"].count == count
 
 
 def test_rematerialisation_changes_no_number(one: Trainer, variables: Any, batch: Batch) -> None:
