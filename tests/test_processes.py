@@ -205,7 +205,11 @@ def test_a_failure_in_one_ends_all(launcher: Launcher, tmp_path: pathlib.Path):
     assert [rank.end(timeout_secs=120) for rank in ranks] == [1, 1]
     for rank in ranks:
         assert "Traceback" not in rank.said()
-        assert "could not be decoded, more than" in rank.said().splitlines()[-1]
+        assert re.findall(r"^pnet_jax: .*", rank.said(), re.MULTILINE) == [
+            "pnet_jax: 1 training images could not be decoded, more than "
+            "config.data.max_corrupt_images = 0 allows; their names are in the log above. Repair "
+            "the data set or raise the limit."
+        ]
 
 
 def test_the_slow_one_says_what_it_is_doing(launcher: Launcher, tmp_path: pathlib.Path):
