@@ -6,6 +6,7 @@ PYTHON ?=
 DEMO_DIR ?= demo_run
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+SOAK_FLAGS ?=
 PIP_FLAGS ?= --quiet --quiet
 
 BIN := .venv/bin
@@ -18,7 +19,7 @@ DESCRIPTION := setup.cfg pyproject.toml setup.py pnet_jax/data/_jpeg.c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check test-slow test-lowest constraints clean
+.PHONY: help demo test check test-slow soak test-lowest constraints clean
 
 help: ## List the targets
 	@echo "Targets of pnet_jax:"
@@ -42,6 +43,9 @@ check: .venv/.dev ## Formatting, lint, types and the house's rules
 
 test-slow: .venv-slow/.slow ## Run every test, the slow ones and the TPU compilations too
 	@.venv-slow/bin/python -m pytest $(CORES) $(PYTEST_FLAGS)
+
+soak: .venv/.dev ## Kill a run of two processes 20 times and compare it with one never killed (SOAK_FLAGS="...")
+	@$(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
 test-lowest: .venv-lowest/.lowest ## Run the tests with the oldest versions that setup.cfg allows
 	@.venv-lowest/bin/python -m pytest $(CORES) $(FAST) $(PYTEST_FLAGS)

@@ -5,19 +5,15 @@ fields; `Config.of` makes frozen dataclasses of the result and `validate` checks
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Callable
 from typing import Any
 
 import ml_collections
-from ml_collections import config_dict
 
-from pnet_jax.errors import UserError
+from pnet_jax.fields import build, defaults, flatten, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +33,8 @@ class ModelConfig:
     bn_groups: int = 1
     # "batch" statistics in training, or the "running" ones, which freezes batch norm's statistics.
     bn_statistics: str = "batch"
+    # Computes each block's activations again for the gradient instead of keeping them.
+    remat: bool = False
     # Of the computation; parameters, statistics and logits are float32.
     dtype: str = "bfloat16"
 
@@ -132,6 +130,29 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProfileConfig:
+    """What the profiler traces into the work directory's `profile`, for TensorBoard or xprof."""
+
+    # The first step traced; 0 = none.
+    first_step: int = 0
+    num_steps: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """How long a run waits before it says what is wrong."""
+
+    # For all processes to start, or to come to where they wait for each other.
+    start_secs: float = 300.0
+    # Without a sign of life a process is gone, and the others end.
+    silence_secs: float = 60.0
+    # After a step this long the processes that the others wait for print what they are doing.
+    stall_secs: float = 600.0
+    # From SIGTERM to the end: what platforms give is half a minute.
+    preemption_secs: float = 25.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -144,6 +165,11 @@ class Config:
     log_every_steps: int = 100
     ema_decay: float = 0.9999
     mesh: str = "data=-1,fsdp=1"
+    # Which parameters the fsdp axis splits: "NAMES=RULE; ..." with regular expressions over whole
+    # names and the rules "fsdp" and "replicate"; the first that fits a parameter counts.
+    sharding: str = ".*=fsdp"
+    # Parts of a batch whose gradients are added up before the update.
+    accumulate_steps: int = 1
     # The work directory of a run whose best checkpoint training starts from, with a new classifier.
     init_from: str | None = None
     # The classifier under init_from: "fresh", or "map", which takes the rows of the classes that
@@ -157,6 +183,8 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     temperature: TemperatureConfig = TemperatureConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    profile: ProfileConfig = ProfileConfig()
 
     @classmethod
     def of(cls, config: ml_collections.ConfigDict) -> "Config":
@@ -166,7 +194,7 @@ class Config:
           UserError: for an unknown field (with the nearest name), a value of the wrong type, or a
             value that no run can have.
         """
-        frozen = _build(cls, config.to_dict(), prefix="config")
+        frozen = build(cls, config.to_dict(), prefix="config")
         frozen.validate()
         return frozen
 
@@ -177,33 +205,38 @@ class Config:
             for name in names:
                 value = values[name]
                 good = value is None or fits(value)
-                _require(good, f"config.{name} is {value}; it must be {wanted}.")
+                require(good, f"config.{name} is {value}; it must be {wanted}.")
         for name, choices in _CHOICES.items():
             *first, last = map(repr, choices)
-            _require(
+            require(
                 values[name] in choices,
                 f"config.{name} is {values[name]!r}; it must be {', '.join(first)} or {last}.",
             )
-        _require(
+        require(
             self.head == "fresh" or self.init_from is not None,
             "config.head = 'map' takes classes from another run; name it by config.init_from.",
         )
-        _require(
+        require(
             self.global_batch_size % self.model.bn_groups == 0,
             f"config.model.bn_groups = {self.model.bn_groups} does not divide "
             f"config.global_batch_size = {self.global_batch_size}.",
         )
-        _require(
+        require(
             self.global_batch_size % self.augment.repeats == 0,
             f"config.augment.repeats = {self.augment.repeats} does not divide "
             f"config.global_batch_size = {self.global_batch_size}.",
         )
-        _require(
+        require(
+            self.global_batch_size % self.accumulate_steps == 0,
+            f"config.accumulate_steps = {self.accumulate_steps} does not divide "
+            f"config.global_batch_size = {self.global_batch_size}.",
+        )
+        require(
             self.data.crop_area_min <= self.data.crop_area_max,
             f"config.data.crop_area_min = {self.data.crop_area_min:g} is above "
             f"config.data.crop_area_max = {self.data.crop_area_max:g}.",
         )
-        _require(
+        require(
             self.optimizer.warmup_epochs <= self.epochs,
             f"config.optimizer.warmup_epochs = {self.optimizer.warmup_epochs:g} is longer than the "
             f"whole run (config.epochs = {self.epochs:g}).",
@@ -225,6 +258,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "eval_batch_size",
             "eval_every_epochs",
             "log_every_steps",
+            "accumulate_steps",
             "model.width",
             "model.num_experts",
             "model.routing_ratio",
@@ -239,6 +273,11 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "checkpoint.every_steps",
             # Without a last checkpoint a killed run would be lost.
             "checkpoint.keep_last",
+            "distributed.start_secs",
+            "distributed.silence_secs",
+            "distributed.stall_secs",
+            "distributed.preemption_secs",
+            "profile.num_steps",
         ),
     ),
     (
@@ -246,6 +285,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         lambda value: 0 <= value < math.inf,
         (
             "seed",
+            "profile.first_step",
             "data.num_threads",
             "data.num_workers",
             "data.prefetch_batches",
@@ -306,8 +346,16 @@ MAY_CHANGE = frozenset(
         "data.max_corrupt_images",
         "compilation_cache_dir",
         "mesh",
+        "sharding",
+        "model.remat",
         "checkpoint.keep_last",
         "checkpoint.keep_best",
+        "distributed.start_secs",
+        "distributed.silence_secs",
+        "distributed.stall_secs",
+        "distributed.preemption_secs",
+        "profile.first_step",
+        "profile.num_steps",
     }
 )
 
@@ -318,83 +366,10 @@ def default_config() -> ml_collections.ConfigDict:
     Not locked: what a configuration file misspells comes to `Config.of`, which names the field that
     was meant in one sentence; ml_collections takes a page for it.
     """
-    return ml_collections.ConfigDict(_defaults(Config()))
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"model": {"name": ...}}` to `{"model.name": ...}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return ml_collections.ConfigDict(defaults(Config()))
 
 
 def fingerprint(config: Config) -> str:
     """Twelve hexadecimal digits that change with any field that can change the result."""
     fields = {k: v for k, v in flatten(config.to_dict()).items() if k not in MAY_CHANGE}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """The nearest of the `known` names as a clause, or nothing."""
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _defaults(instance: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        if dataclasses.is_dataclass(value):
-            values[field.name] = _defaults(value)
-        elif value is None:
-            values[field.name] = config_dict.placeholder(_types(field.type)[0])
-        else:
-            values[field.name] = value
-    return values
-
-
-def _types(annotation: Any) -> tuple[type, ...]:
-    """The types a field accepts, None's left out."""
-    if isinstance(annotation, types.UnionType):
-        return tuple(t for t in typing.get_args(annotation) if t is not type(None))
-    return (annotation,)
-
-
-def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in values:
-        _require(
-            name in fields,
-            f"There is no field {prefix}.{name}{suggest(name, list(fields))}",
-        )
-    built = {}
-    for name, value in values.items():
-        annotation = fields[name].type
-        if dataclasses.is_dataclass(annotation):
-            _require(
-                isinstance(value, dict),
-                f"{prefix}.{name} is {value!r}, but it is a group of fields; set those.",
-            )
-            built[name] = _build(annotation, value, f"{prefix}.{name}")
-            continue
-        accepted = _types(annotation)
-        if isinstance(value, int) and not isinstance(value, bool) and float in accepted:
-            value = float(value)
-        optional = isinstance(annotation, types.UnionType) and value is None
-        wanted = " or ".join(t.__name__ for t in accepted)
-        _require(
-            optional or (type(value) in accepted),
-            f"{prefix}.{name} is {value!r}, of type {type(value).__name__}; it must be of type "
-            f"{wanted}.",
-        )
-        built[name] = value
-    return cls(**built)
-
-
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise UserError(sentence)

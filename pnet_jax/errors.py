@@ -1,4 +1,4 @@
-"""The two ways a run ends early without being a bug."""
+"""The ways a run ends early without being a bug."""
 
 
 class UserError(Exception):
@@ -12,4 +12,11 @@ class TrainingError(Exception):
     """Training cannot go on (a loss that is not a number, too many corrupt images).
 
     `main` prints the sentence without a stack trace and exits with code 1.
+    """
+
+
+class Preempted(Exception):
+    """SIGTERM came, and what is to be continued is saved.
+
+    `main` prints the sentence and exits with code 42.
     """

@@ -13,8 +13,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnet_jax.config import Config, default_config, flatten, suggest
-from pnet_jax.errors import TrainingError, UserError
+from pnet_jax.config import Config, default_config
+from pnet_jax.errors import Preempted, TrainingError, UserError
+from pnet_jax.fields import flatten, suggest
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -75,6 +76,7 @@ def _main(argv: Sequence[str]) -> int:
         return _told(f"get_config() returned an object of type {found}, not a ConfigDict.")
     # Before the first import of JAX's backends: their start-up notes are not for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from pnet_jax.parallel.distributed import PREEMPTED_EXIT_CODE, join
     from pnet_jax.train import train
     from pnet_jax.workdir import check_is_path
 
@@ -82,11 +84,14 @@ def _main(argv: Sequence[str]) -> int:
         config = Config.of(_CONFIG.value)
         check_is_path("--workdir", _WORKDIR.value)
         check_is_path("--config.data.data_dir", config.data.data_dir)
-        train(config, pathlib.Path(_WORKDIR.value))
+        with join(config) as processes:
+            train(config, pathlib.Path(_WORKDIR.value), processes)
     except UserError as error:
         return _told(str(error))
     except TrainingError as error:
         return _told(str(error), code=1)
+    except Preempted as error:
+        return _told(str(error), code=PREEMPTED_EXIT_CODE)
     except KeyboardInterrupt:
         return _told("Interrupted; the same command continues after the last checkpoint.", code=130)
     return 0

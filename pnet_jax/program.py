@@ -16,7 +16,7 @@ from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, has_batch_norm, list_models
 from pnet_jax.parallel.compiling import compiler_options
 from pnet_jax.parallel.mesh import batch_sharding, replicated
-from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.parallel.sharding import ShardingPlan, parse_rules, plan_sharding
 from pnet_jax.training.optimizer import make_optimizer
 from pnet_jax.training.schedules import learning_rate_schedule
 from pnet_jax.training.state import TrainState, create_state
@@ -40,6 +40,7 @@ class Program:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     shardings: Shardings
+    sharding_plan: ShardingPlan
     # ShapeDtypeStructs with the shardings of `shardings.state`.
     state_shape: TrainState
 
@@ -54,8 +55,9 @@ class Program:
         )
         optimizer = make_optimizer(config.optimizer, schedule)
         shape = jax.eval_shape(functools.partial(_fresh, model=model, optimizer=optimizer))
+        placed = plan_sharding(mesh, shape, shape.params, parse_rules(config.sharding))
         shardings = Shardings(
-            state=tree_sharding(mesh, shape), batch=batch_sharding(mesh), whole=replicated(mesh)
+            state=placed.state, batch=batch_sharding(mesh), whole=replicated(mesh)
         )
         return cls(
             config=config,
@@ -64,6 +66,7 @@ class Program:
             schedule=schedule,
             optimizer=optimizer,
             shardings=shardings,
+            sharding_plan=placed,
             state_shape=jax.tree.map(_sharded, shape, shardings.state),
         )
 
@@ -88,9 +91,20 @@ class Program:
             compiler_options=compiler_options(),
         )
 
-    def batch_shape(self) -> Batch:
-        """A global training batch as ShapeDtypeStructs."""
-        size, side = self.config.global_batch_size, self.config.data.image_size
+    def compiled_train_step(self) -> TrainStep:
+        """The training step, compiled before there is a batch."""
+        step: Any = self.train_step()
+        return step.lower(self.state_shape, self.batch_shape()).compile()
+
+    def compiled_eval_step(self) -> EvalStep:
+        """The evaluation step, compiled before there is a batch."""
+        step: Any = self.eval_step()
+        state, batch = self.state_shape, self.batch_shape(self.config.eval_batch_size)
+        return step.lower(state.ema, state.step, batch).compile()
+
+    def batch_shape(self, size: int | None = None) -> Batch:
+        """A global batch as ShapeDtypeStructs, one of training if no size is given."""
+        size, side = size or self.config.global_batch_size, self.config.data.image_size
         shapes = {
             "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
             "label": jax.ShapeDtypeStruct((size,), jnp.int32),

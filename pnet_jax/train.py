@@ -1,11 +1,13 @@
 """One training run, from configuration to summary, read in the order things happen."""
 
 import contextlib
+import dataclasses
 import functools
+import io
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -16,38 +18,54 @@ from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.checkpoint.transfer import match_classes, transfer
 from pnet_jax.config import Config, fingerprint
 from pnet_jax.data.pipeline import train_batches
-from pnet_jax.errors import UserError
+from pnet_jax.errors import Preempted, UserError
 from pnet_jax.evaluate import evaluate
 from pnet_jax.models import init_variables
+from pnet_jax.parallel.distributed import Processes
 from pnet_jax.parallel.mesh import check_batch, to_devices
+from pnet_jax.parallel.preemption import Points
 from pnet_jax.program import model_of
+from pnet_jax.report.goodput import Goodput
 from pnet_jax.report.jsonl import Kind
 from pnet_jax.report.plots import plot_curves
+from pnet_jax.report.profile import Profile
 from pnet_jax.report.progress import Progress
 from pnet_jax.report.summary import write_summary
+from pnet_jax.report.tables import format_table
 from pnet_jax.report.writers import MetricWriters
 from pnet_jax.run import Run
 from pnet_jax.training.guards import CorruptImages, check_finite
 from pnet_jax.training.state import TrainState, create_state
+from pnet_jax.training.step import EvalStep
 
 Record = Callable[[int, Kind, Mapping[str, float]], None]
 
 
-def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+def train(
+    config: Config, workdir: pathlib.Path, processes: Processes | None = None
+) -> dict[str, Any]:
     """Trains, or goes on training from the last checkpoint, and returns what `summary.json` holds.
+
+    `processes` are those of the run; None is this one alone, which SIGTERM ends at once.
 
     Raises:
       UserError: if the configuration, the data, the devices and the work directory do not fit each
         other.
       TrainingError: if training cannot go on.
+      Preempted: after SIGTERM, with the state saved.
     """
+    began = time.time()
     workdir = workdir.expanduser().absolute()
+    processes = processes or Processes(config.distributed, place=None)
     run = Run.of(config)
+    processes.agree("the data set", run.dataset.digest())
     check_batch("global_batch_size", config.global_batch_size, run.mesh)
     facts = _facts(run)
     _announce(facts)
+    _show_sharding(run)
     # A new run claims its directory only once it could begin: a mistake in init_from leaves none.
     begun = (workdir / workdirs.CONFIG_FILE).exists()
+    processes.agree("the work directory", "begun" if begun else "new")
     state = None if begun else _initial_state(run)
     workdirs.claim(workdir, config)
     workdirs.write_class_names(workdir, run.dataset.class_names)
@@ -60,60 +78,130 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             state = checkpoints.restore(start, run.program.state_shape)
             _say(f"continuing after step {start:,} of {run.plan.total_steps:,}")
         record = _open_metrics(stack, workdir, start)
-        if start < run.plan.total_steps:
-            _loop(run, state, start, record, checkpoints)
+        processes.write_heartbeats(workdir / "heartbeats")
+        # SIGTERM may have cut an evaluation short.
+        evaluation_owed = start in run.plan.eval_steps and not checkpoints.was_evaluated(start)
+        if start < run.plan.total_steps or evaluation_owed:
+            goodput = Goodput(
+                workdir if processes.index == 0 else None, resume_step=start, since=began
+            )
+            loop = _Loop(run, workdir, record, checkpoints, processes.points, goodput)
+            loop.run_all(state, start, evaluation_owed=evaluation_owed)
     return _finish(workdir, facts)
 
 
-def _loop(
-    run: Run, state: TrainState, start: int, record: Record, checkpoints: Checkpoints
-) -> None:
+@dataclasses.dataclass
+class _Loop:
     """Steps, and after a step in this order: log, evaluate, save. Resuming relies on the order."""
-    plan, batch_size = run.plan, run.config.global_batch_size
-    train_step = run.program.train_step()
-    run_evaluation = _evaluation(run)
-    batches = _train_stream(run, start)
-    pending: list[dict[str, jax.Array]] = []
-    shown: dict[str, str] = {}
-    clock = _Clock()
-    with Progress(
-        plan.total_steps,
-        initial_step=start,
-        images_per_step=batch_size,
-        description=run.config.model.name,
-    ) as progress:
-        progress.write("compiling; the next start takes the program from the cache")
-        for step in range(start + 1, plan.total_steps + 1):
-            batch = clock.fetch(batches)
-            # Nothing but the batch may travel between host and device in a step.
-            with jax.transfer_guard("disallow"):
-                state, metrics = train_step(state, batch)
-            pending.append(metrics)
-            # At most two steps are under way, so that the bar tells the truth and buffers do not
-            # pile up.
-            jax.block_until_ready(pending[-2:][0])
-            if step in plan.log_steps:
-                means = _means(pending)
-                pending = []
-                check_finite(step, means)
-                record(step, "train", _train_record(run, step, means))
-                shown["loss"] = f"{means['loss']:.3f}"
-                if secs := clock.secs_per_step(step):
-                    waiting = clock.input_share()
-                    shown["input"] = f"{waiting:.0%}"
-                    timing = {"step_secs": secs, "images_per_sec": batch_size / secs}
-                    record(step, "timing", timing | {"input_share": waiting})
-            accuracies = None
-            if step in plan.eval_steps:
-                accuracies = run_evaluation(state)
-                scalars = {f"eval/{name}": value for name, value in accuracies.items()}
-                record(step, "eval", {"epoch": step / plan.steps_per_epoch, **scalars})
-                shown["top1"] = f"{accuracies['top1']:.2%}"
-            if step in plan.save_steps:
-                checkpoints.save(step, state, accuracies)
-            if step in plan.log_steps or step == start + 1:
-                clock.start(step)
-            progress.update(step, **shown)
+
+    run: Run
+    workdir: pathlib.Path
+    record: Record
+    checkpoints: Checkpoints
+    points: Points
+    goodput: Goodput
+
+    def run_all(self, state: TrainState, start: int, *, evaluation_owed: bool) -> None:
+        """The steps after `start`. Raises Preempted after SIGTERM, with the state saved."""
+        plan, batch_size = self.run.plan, self.run.config.global_batch_size
+        # Metrics of steps that no record tells of yet.
+        pending: list[dict[str, Any]] = workdirs.read_interrupted(self.workdir, start)
+        shown: dict[str, str] = {}
+        clock = _Clock(self.goodput)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.goodput.write)
+            progress = stack.enter_context(
+                Progress(
+                    plan.total_steps,
+                    initial_step=start,
+                    images_per_step=batch_size,
+                    description=self.run.config.model.name,
+                    stream=None if jax.process_index() == 0 else io.StringIO(),
+                )
+            )
+            progress.write("compiling; the next start takes the program from the cache")
+            self.goodput.enter("compiling")
+            # Both before the first step: SIGTERM leaves no time for a compiler.
+            train_step = self.run.program.compiled_train_step()
+            eval_step = self.run.program.compiled_eval_step()
+            profile = stack.enter_context(Profile(self.run.config.profile, self.workdir))
+            if evaluation_owed:
+                self.checkpoints.replace(start, state, self._evaluate(eval_step, state, start))
+            batches = _train_stream(self.run, start)
+            for step in range(start + 1, plan.total_steps + 1):
+                if self.points.stop_here(f"step {step}"):
+                    self._stop(state, step - 1, pending)
+                profile.before(step)
+                self.goodput.begin_step()
+                batch = next(batches)
+                self.goodput.enter("training")
+                # Nothing but the batch may travel between host and device in a step.
+                with jax.transfer_guard("disallow"):
+                    state, metrics = train_step(state, batch)
+                pending.append(metrics)
+                # At most two steps are under way, so that the bar tells the truth and buffers do
+                # not pile up.
+                jax.block_until_ready(pending[-2:][0])
+                self.goodput.end_step()
+                if step in plan.log_steps:
+                    means = _means(pending)
+                    pending = []
+                    check_finite(step, means)
+                    self.goodput.write()
+                    self.record(step, "train", _train_record(self.run, step, means))
+                    shown["loss"] = f"{means['loss']:.3f}"
+                    if timing := clock.timing(step):
+                        shown["input"] = f"{timing['input_share']:.0%}"
+                        timing["images_per_sec"] = batch_size / timing["step_secs"]
+                        percentiles = self.goodput.step_percentiles()
+                        self.record(step, "timing", timing | percentiles)
+                accuracies = None
+                if step in plan.eval_steps:
+                    accuracies = self._evaluate(eval_step, state, step)
+                    shown["top1"] = f"{accuracies['top1']:.2%}"
+                if step in plan.save_steps:
+                    self._save(state, step, accuracies)
+                if step in plan.log_steps or step == start + 1:
+                    clock.start(step)
+                progress.update(step, **shown)
+
+    def _evaluate(self, eval_step: EvalStep, state: TrainState, step: int) -> dict[str, float]:
+        """The accuracies, recorded; after SIGTERM the state is saved without them."""
+        self.goodput.enter("evaluating")
+
+        def batches() -> Iterator[Any]:
+            for batch in self.run.eval_stream():
+                if self.points.stop_here(f"evaluation after step {step}"):
+                    self._stop(state, step, [])
+                yield batch
+
+        accuracies = evaluate(
+            eval_step,
+            state.ema,
+            state.step,
+            batches(),
+            num_examples=len(self.run.eval_records),
+        )
+        scalars = {f"eval/{name}": value for name, value in accuracies.items()}
+        self.record(step, "eval", {"epoch": step / self.run.plan.steps_per_epoch, **scalars})
+        return accuracies
+
+    def _save(self, state: TrainState, step: int, accuracies: dict[str, float] | None) -> None:
+        self.goodput.enter("saving")
+        self.checkpoints.save(step, state, accuracies)
+        self.goodput.saved(step)
+
+    def _stop(self, state: TrainState, step: int, pending: list[dict[str, Any]]) -> NoReturn:
+        """After SIGTERM: saves the state after `step`, which no other save may have done."""
+        if step not in self.checkpoints.steps() and step > 0:
+            if pending:
+                check_finite(step, _means(pending))
+            workdirs.write_interrupted(self.workdir, step, jax.device_get(pending))
+            self._save(state, step, None)
+        raise Preempted(
+            f"Stopped by SIGTERM after step {step:,} of {self.run.plan.total_steps:,}; the same "
+            f"command continues from there."
+        )
 
 
 class _Clock:
@@ -123,32 +211,30 @@ class _Clock:
     above some percent, the input is (`python -m pnet_jax.bench input` says what would help).
     """
 
-    def __init__(self) -> None:
-        self._since: tuple[int, float] | None = None
-        self._waited_secs = 0.0
+    def __init__(self, goodput: Goodput) -> None:
+        self._goodput = goodput
+        self._since: tuple[int, float, float] | None = None
 
     def start(self, step: int) -> None:
-        self._since, self._waited_secs = (step, time.perf_counter()), 0.0
+        self._since = (step, time.perf_counter(), self._goodput.spent("input"))
 
-    def fetch(self, batches: Iterator[dict[str, jax.Array]]) -> dict[str, jax.Array]:
-        asked = time.perf_counter()
-        batch = next(batches)
-        self._waited_secs += time.perf_counter() - asked
-        return batch
-
-    def secs_per_step(self, step: int) -> float | None:
+    def timing(self, step: int) -> dict[str, float]:
+        """`step_secs` and `input_share` since the start; empty if there was none before `step`."""
         if self._since is None or step <= self._since[0]:
-            return None
-        return (time.perf_counter() - self._since[1]) / (step - self._since[0])
-
-    def input_share(self) -> float:
-        assert self._since is not None
-        return self._waited_secs / (time.perf_counter() - self._since[1])
+            return {}
+        since_step, since_secs, since_input = self._since
+        secs = time.perf_counter() - since_secs
+        return {
+            "step_secs": secs / (step - since_step),
+            "input_share": (self._goodput.spent("input") - since_input) / secs,
+        }
 
 
 def _initial_state(run: Run) -> TrainState:
     """Step 0: fresh weights, or those of the run `config.init_from` under the head of the kind."""
     variables = init_variables(run.program.model, jax.random.key(run.config.seed))
+    # The same in every process, each of which has put them on a device of its own.
+    variables = jax.device_get(variables)
     if run.config.init_from is not None:
         variables = _transferred(run, variables, pathlib.Path(run.config.init_from).expanduser())
     create = functools.partial(create_state, optimizer=run.program.optimizer)
@@ -210,21 +296,6 @@ def _train_stream(run: Run, start: int) -> Iterator[dict[str, jax.Array]]:
     return to_devices(counted(), run.program.shardings.batch)
 
 
-def _evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
-    eval_step = run.program.eval_step()
-
-    def run_evaluation(state: TrainState) -> dict[str, float]:
-        return evaluate(
-            eval_step,
-            state.ema,
-            state.step,
-            run.eval_stream(),
-            num_examples=len(run.eval_records),
-        )
-
-    return run_evaluation
-
-
 def _means(pending: list[dict[str, jax.Array]]) -> dict[str, float]:
     """Each metric's mean over the steps since the last record: one transfer for all of them."""
     fetched = jax.device_get(pending)
@@ -279,6 +350,12 @@ def _announce(facts: dict[str, Any]) -> None:
         f"{facts['eval_images']:,} evaluation images · {facts['steps']:,} steps of "
         f"{facts['global_batch_size']:,} images ({facts['epochs']:g} epochs)"
     )
+
+
+def _show_sharding(run: Run) -> None:
+    """How parameters are split, if they are."""
+    if run.mesh.shape["fsdp"] > 1:
+        _say(format_table(run.program.sharding_plan.table()))
 
 
 def _finish(workdir: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:

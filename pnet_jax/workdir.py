@@ -2,16 +2,18 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from pnet_jax.config import MAY_CHANGE, Config, flatten
+from pnet_jax.config import MAY_CHANGE, Config
 from pnet_jax.errors import UserError
+from pnet_jax.fields import flatten
 
 CONFIG_FILE = "config.json"
 CLASSES_FILE = "classes.json"
+INTERRUPTED_FILE = "interrupted.json"
 
 
 def check_is_path(name: str, value: str) -> None:
@@ -48,9 +50,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        temporary.replace(path)
+        _replace(path, json.dumps(config.to_dict(), indent=2))
     except OSError as error:
         raise UserError(
             f"The work directory {workdir} cannot be written ({error.strerror}); choose another "
@@ -87,9 +87,7 @@ def write_class_names(workdir: pathlib.Path, names: Sequence[str]) -> None:
     if jax.process_index() != 0:
         return
     path = workdir / CLASSES_FILE
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(list(names), indent=0, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    _replace(path, json.dumps(list(names), indent=0, ensure_ascii=False))
 
 
 def read_class_names(workdir: pathlib.Path) -> list[str]:
@@ -108,3 +106,27 @@ def read_class_names(workdir: pathlib.Path) -> list[str]:
             f"a JSON list of names in the head's order, or take --config.head=fresh."
         )
     return names
+
+
+def write_interrupted(
+    workdir: pathlib.Path, step: int, metrics: Sequence[Mapping[str, Any]]
+) -> None:
+    """Keeps the metrics of the steps up to a save at `step` that no record tells of yet."""
+    if jax.process_index() == 0:
+        content = [{name: float(value) for name, value in each.items()} for each in metrics]
+        _replace(workdir / INTERRUPTED_FILE, json.dumps({"step": step, "metrics": content}))
+
+
+def read_interrupted(workdir: pathlib.Path, step: int) -> list[dict[str, float]]:
+    """What was kept with the save at `step`: nothing if the save was one of the plan's."""
+    try:
+        content = json.loads((workdir / INTERRUPTED_FILE).read_text())
+    except (OSError, ValueError):
+        return []
+    return content["metrics"] if content["step"] == step else []
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n")
+    temporary.replace(path)

@@ -18,7 +18,7 @@ BANNED_SUFFIX = "_lib.py"
 
 # Who may import whom inside the package. A part is a directory of the package or a module right
 # under it; each may import itself and what stands beside it here. Arrows point down.
-_BASE = {"config", "errors"}
+_BASE = {"config", "errors", "fields"}
 _MIDDLE = {"training", "data", "checkpoint", "report", "parallel", "convert", "analysis"}
 _RUN = {"run", "plan", "program", "workdir", "recipes"}
 _NETWORKS = {"models", "augment", "ops"}
@@ -50,7 +50,8 @@ LAYERS: dict[str, set[str]] = {
     "augment": {"ops"},
     "ops": set(),
     # what the upper two layers share
-    "config": {"errors"},
+    "config": {"errors", "fields"},
+    "fields": {"errors"},
     "workdir": {*_BASE},
     "errors": set(),
 }

@@ -13,10 +13,9 @@ from pnet_jax.config import (
     ModelConfig,
     default_config,
     fingerprint,
-    flatten,
-    suggest,
 )
 from pnet_jax.errors import UserError
+from pnet_jax.fields import flatten, suggest
 
 FIELDS = flatten(Config().to_dict())
 

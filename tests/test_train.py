@@ -33,7 +33,7 @@ from tests.tiny_run import (
 pytest_plugins = ["tests.tiny_run_plugin"]
 
 # Equal, byte for byte, in any two runs of one configuration.
-SAME_FILES = ("metrics.jsonl", "metrics_train.csv", "metrics_eval.csv", "summary.json")
+SAME_FILES = ("metrics.jsonl", "metrics_train.csv", "metrics_eval.csv")
 
 
 def averages(workdir: pathlib.Path, step: int):
@@ -64,6 +64,10 @@ def assert_equal(ours, theirs) -> None:
 def assert_same_outcome(workdir: pathlib.Path, reference: pathlib.Path) -> None:
     for name in SAME_FILES:
         assert (workdir / name).read_bytes() == (reference / name).read_bytes(), name
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (workdir, reference)]
+    # Where the time went is each run's own.
+    assert all(summary.pop("time")["wall_secs"] > 0 for summary in summaries)
+    assert summaries[0] == summaries[1]
     assert saved_steps(workdir) == saved_steps(reference)
     assert_equal(averages(workdir, STEPS), averages(reference, STEPS))
 

@@ -4,6 +4,7 @@ The fixtures to it are in `tiny_run_plugin.py`.
 """
 
 import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,6 +46,17 @@ def get_config():
     config.compilation_cache_dir = ""
     return config
 """
+
+
+def shell_environment(cache: pathlib.Path) -> dict[str, str]:
+    """For commands: this process's own, on the CPU; programs are kept in `cache` by default."""
+    defaults = {"JAX_COMPILATION_CACHE_DIR": str(cache / "xla")}
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        # Compiling takes longer than all the steps.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    return defaults | dict(os.environ) | settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ Test files name it in `pytest_plugins` and so share its fixtures: the data set i
 one run is trained once, for all of them.
 """
 
-import os
 import pathlib
 
 import pytest
@@ -12,7 +11,16 @@ import pytest
 from pnet_jax.data import emoji, writer
 from pnet_jax.data.datasets import open_dataset
 from pnet_jax.data.emoji.builder import label_names
-from tests.tiny_run import CONFIG, CORRUPT, NUM_CLASSES, NUM_EVAL, NUM_TRAIN, FinishedRun, Shell
+from tests.tiny_run import (
+    CONFIG,
+    CORRUPT,
+    NUM_CLASSES,
+    NUM_EVAL,
+    NUM_TRAIN,
+    FinishedRun,
+    Shell,
+    shell_environment,
+)
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +52,7 @@ def shell(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> S
     directory = tmp_path_factory.mktemp("shell")
     config = directory / "tiny.py"
     config.write_text(CONFIG.replace("DATA_DIR", repr(str(data_dir))))
-    defaults = {"JAX_COMPILATION_CACHE_DIR": str(directory / "xla")}
-    settings = {
-        "JAX_PLATFORMS": "cpu",
-        # Compiling takes longer than all the steps.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    return Shell(config, defaults | dict(os.environ) | settings)
+    return Shell(config, shell_environment(directory))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from pnet_jax.config import CheckpointConfig
-from pnet_jax.errors import UserError
+from pnet_jax.errors import Preempted, UserError
 
 # What decides which checkpoint is the best.
 BEST_METRIC = "top1"
@@ -60,7 +60,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type not in (None, Preempted) and jax.process_count() > 1:
+            # Waiting is for the other processes, which may be gone or know of nothing.
+            return
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -100,6 +103,15 @@ class Checkpoints:
             force=True,
         )
 
+    def was_evaluated(self, step: int) -> bool:
+        """Whether the checkpoint was saved with metrics."""
+        return self._manager.metrics(step) is not None
+
+    def replace(self, step: int, state: Any, metrics: dict[str, float]) -> None:
+        """Saves a checkpoint again, that of a run that had to go before it was evaluated."""
+        self._manager.delete(step)
+        self.save(step, state, metrics)
+
     def restore(self, step: int, target: Any) -> Any:
         """The state at `step` in the structure and shardings of `target` (ShapeDtypeStructs)."""
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
@@ -113,7 +125,9 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)["state"]
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+                leaf.shape,
+                leaf.dtype,
+                sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
             ),
             metadata.tree if hasattr(metadata, "tree") else metadata,
         )

@@ -29,6 +29,7 @@ from pnet_jax.models.layers import (
     Conv,
     DropPath,
     SqueezeExcite,
+    apply_block,
     joined,
     make_divisible,
 )
@@ -209,6 +210,7 @@ class EfficientNet(nn.Module):
     drop_path_rate: float = 0.0
     bn_groups: int = 1
     bn_statistics: str = "batch"
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -243,13 +245,14 @@ class EfficientNet(nn.Module):
             for index in range(math.ceil(row.blocks * self.depth))
         ]
         for place, (name, row) in enumerate(blocks):
-            x = Block(
+            block = Block(
                 row=row,
                 features=self._channels(row.features),
                 drop_path_rate=self.drop_path_rate * place / len(blocks),
                 options=options,
                 name=name,
-            )(x, temperature, train=train)
+            )
+            x = apply_block(block, x, temperature, train=train, remat=self.remat)
         x = Conv(self._channels(1280), dtype=self.dtype, name="conv_head")(x)
         x = self.act(options.batch_norm("bn2")(x, train=train))
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)

@@ -23,6 +23,7 @@ from pnet_jax.models.layers import (
     DropPath,
     Parts,
     SqueezeExcite,
+    apply_block,
     joined,
     make_divisible,
 )
@@ -259,6 +260,7 @@ class GhostNet(nn.Module):
     drop_path_rate: float = 0.0
     bn_groups: int = 1
     bn_statistics: str = "batch"
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -292,7 +294,7 @@ class GhostNet(nn.Module):
         for stage, rows in enumerate(self.stages):
             drop_path_rate = self.drop_path_rate * stage / len(self.stages)
             for index, row in enumerate(rows):
-                x = GhostBottleneck(
+                block = GhostBottleneck(
                     expansion=make_divisible(row.expansion * self.width),
                     features=make_divisible(row.features * self.width),
                     kernel_size=row.kernel_size,
@@ -301,7 +303,8 @@ class GhostNet(nn.Module):
                     drop_path_rate=drop_path_rate,
                     options=options,
                     name=f"blocks_{stage}_{index}",
-                )(x, temperature, train=train)
+                )
+                x = apply_block(block, x, temperature, train=train, remat=self.remat)
         last = make_divisible(self.stages[-1][-1].expansion * self.width)
         x = self.act(conv_bn(x, temperature, last, name=f"blocks_{len(self.stages)}_0_conv"))
         x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)

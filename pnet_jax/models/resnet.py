@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnet_jax.models.initializers import constant_std
-from pnet_jax.models.layers import BatchNorm, Conv, DropPath, make_divisible
+from pnet_jax.models.layers import BatchNorm, Conv, DropPath, apply_block, make_divisible
 
 
 class Options(NamedTuple):
@@ -74,6 +74,7 @@ class ResNet(nn.Module):
     drop_path_rate: float = 0.0
     bn_groups: int = 1
     bn_statistics: str = "batch"
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -99,13 +100,14 @@ class ResNet(nn.Module):
         place, before_last = 0, max(1, sum(self.stages) - 1)
         for stage, blocks in enumerate(self.stages):
             for index in range(blocks):
-                x = Bottleneck(
+                block = Bottleneck(
                     features=base * 2**stage,
                     strides=2 if stage > 0 and index == 0 else 1,
                     drop_path_rate=self.drop_path_rate * place / before_last,
                     options=options,
                     name=f"layer{stage + 1}_{index}",
-                )(x, train=train)
+                )
+                x = apply_block(block, x, train=train, remat=self.remat)
                 place += 1
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x)

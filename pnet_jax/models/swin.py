@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from pnet_jax.models.dynamic import DynamicConv
 from pnet_jax.models.initializers import Normal, constant_std
-from pnet_jax.models.layers import DropPath
+from pnet_jax.models.layers import DropPath, apply_block
 from pnet_jax.ops.windows import Windows
 
 PATCH = 4
@@ -216,6 +216,7 @@ class Swin(nn.Module):
     form: str = "auto"
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -241,14 +242,15 @@ class Swin(nn.Module):
                 merging = PatchMerging(options, name=f"layers_{stage}_downsample")
                 x = merging(x, temperature)
             for index in range(depth):
-                x = Block(
+                layer = Block(
                     num_heads=self.num_heads * 2**stage,
                     # Every other block sees across the borders of the one before.
                     shift=index % 2 * (WINDOW // 2),
                     drop_path_rate=self.drop_path_rate * block / max(1, sum(self.depths) - 1),
                     options=options,
                     name=f"layers_{stage}_blocks_{index}",
-                )(x, temperature, train=train)
+                )
+                x = apply_block(layer, x, temperature, train=train, remat=self.remat)
                 block += 1
         x = jnp.mean(options.norm("norm")(x), axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x)

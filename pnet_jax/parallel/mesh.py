@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pnet_jax.errors import UserError
@@ -16,7 +17,8 @@ AXES = ("data", "fsdp")
 def make_mesh(spec: str, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh of `"data=-1,fsdp=1"`; -1 takes the devices that are left.
 
-    Both axes split the batch; `fsdp` splits parameters and optimizer state as well.
+    Both axes split the batch; `fsdp` splits parameters and optimizer state as well. With several
+    TPU slices `data` goes over all of them and `fsdp` stays inside one.
 
     Raises:
       UserError: if the string cannot be read or does not fit the devices.
@@ -34,7 +36,18 @@ def make_mesh(spec: str, devices: list[jax.Device] | None = None) -> Mesh:
         )
     shape = tuple(sizes[axis] for axis in AXES)
     # Flax linen predates explicit sharding in types and breaks on meshes whose axes are Explicit.
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    axis_types = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
+    if sizes["data"] % slices:
+        raise UserError(
+            f"config.mesh = {spec!r} does not fit {slices} slices: only the data axis goes from "
+            f"one to another, so its size must be a multiple of {slices}."
+        )
+    inside = (sizes["data"] // slices, sizes["fsdp"])
+    ordered = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1), devices)
+    return Mesh(ordered, AXES, axis_types=axis_types)
 
 
 def _parse(spec: str) -> dict[str, int]:

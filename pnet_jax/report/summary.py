@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pnet_jax.report import atomic
+from pnet_jax.report.goodput import read_goodput
 from pnet_jax.report.jsonl import Record, read_records
 from pnet_jax.report.writers import METRICS_FILE
 
@@ -21,11 +22,12 @@ def write_summary(workdir: Path, *, facts: Mapping[str, object]) -> dict[str, An
         {"facts": {"model": "parameternet_300m", ...},
          "train": {"final": {"step": 800, "train/loss": 2.1, ...}},
          "eval": {"final": {"step": 800, "eval/top1": 0.31, ...},
-                  "best": {"step": 720, "eval/top1": 0.32, ...}}}
+                  "best": {"step": 720, "eval/top1": 0.32, ...}},
+         "time": {"goodput": 0.93, "wall_secs": 812.0, "secs": {"training": 755.2, ...}, ...}}
 
     "best" is the evaluation with the highest eval/top1, the earliest of equals. A record that does
     not exist is null, and so is a number that is not finite (other languages' JSON has none). Facts
-    keep their order, and nothing depends on the clock: equal runs write equal files.
+    keep their order, and nothing but "time" depends on the clock: equal runs write the same.
 
     Raises TypeError for a fact that JSON cannot hold.
     """
@@ -36,6 +38,7 @@ def write_summary(workdir: Path, *, facts: Mapping[str, object]) -> dict[str, An
         "facts": {name: _json_value(value) for name, value in facts.items()},
         "train": {"final": _entry(_last(r for r in records if r.kind == "train"))},
         "eval": {"final": _entry(_last(evals)), "best": _entry(best_eval(evals))},
+        "time": read_goodput(workdir),
     }
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     atomic.replace_file(workdir / SUMMARY_FILE, text.encode())

@@ -1,5 +1,7 @@
 """The training loss and the counts of an evaluation, both over examples with weights."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -17,24 +19,37 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: floa
     return log_normalizer - target
 
 
-def mixed_cross_entropy(
-    logits: jax.Array,
-    labels: jax.Array,
-    weights: jax.Array,
-    share: jax.Array | None,
-    smoothing: float,
-) -> jax.Array:
-    """Weighted losses `[N]` of images that `augment.mixing` made, or of plain ones.
+class Targets(NamedTuple):
+    """The classes that each image has a part of, `[N, P]`, and the parts' weights `[N, P]`."""
 
-    Image i is class `labels[i]` with its `share` and class `labels[N - 1 - i]` with the rest. The
-    cross-entropy is linear in the target, so the two of them are mixed and no `[N, C]` target
-    exists. `weights` `[N]` belong to the images before mixing.
+    labels: jax.Array
+    weights: jax.Array
+
+
+def targets_of(labels: jax.Array, weights: jax.Array, share: jax.Array | None) -> Targets:
+    """One class of each plain image, or two of each that `augment.mixing` made.
+
+    Image i is class `labels[i]` with its `share` and class `labels[N - 1 - i]` with the rest.
+    `weights` `[N]` belong to the images before mixing.
     """
-    own = smoothed_cross_entropy(logits, labels, smoothing) * weights
     if share is None:
-        return own
-    others = smoothed_cross_entropy(logits, labels[::-1], smoothing) * weights[::-1]
-    return share * own + (1 - share) * others
+        return Targets(labels[:, None], weights[:, None])
+    return Targets(
+        jnp.stack([labels, labels[::-1]], axis=1),
+        jnp.stack([share * weights, (1 - share) * weights[::-1]], axis=1),
+    )
+
+
+def weighted_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float) -> jax.Array:
+    """Losses `[N]`, each the sum over its image's classes.
+
+    The cross-entropy is linear in the target, so that of mixed targets is mixed, and no `[N, C]`
+    target exists.
+    """
+    return sum(
+        smoothed_cross_entropy(logits, labels, smoothing) * weights
+        for labels, weights in zip(targets.labels.T, targets.weights.T, strict=True)
+    )
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

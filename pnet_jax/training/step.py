@@ -12,9 +12,15 @@ from jax.sharding import NamedSharding
 
 from pnet_jax.augment.normalize import normalize
 from pnet_jax.config import Config
+from pnet_jax.training.accumulation import accumulate, interleave
 from pnet_jax.training.augmentation import policy_of
 from pnet_jax.training.ema import update_ema
-from pnet_jax.training.loss import in_top_k, mixed_cross_entropy, smoothed_cross_entropy
+from pnet_jax.training.loss import (
+    in_top_k,
+    smoothed_cross_entropy,
+    targets_of,
+    weighted_cross_entropy,
+)
 from pnet_jax.training.schedules import temperature_at
 from pnet_jax.training.state import TrainState
 
@@ -50,6 +56,16 @@ def make_train_step(
     """
     augment = policy_of(config)
 
+    part_model = model
+    if config.accumulate_steps > 1 and config.model.bn_groups > 1:
+        # A part has its share of the batch's groups.
+        part_model = model.clone(bn_groups=config.model.bn_groups // config.accumulate_steps)
+    runs = interleave(
+        config,
+        shardings.batch.mesh.size,
+        batch_norm=bool(jax.tree.leaves(shardings.state.batch_stats)),
+    )
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
@@ -60,25 +76,44 @@ def make_train_step(
         )
         total_weight = jnp.maximum(batch["weight"].sum(), 1.0)
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            # Gather sharded parameters once, here, instead of at each of their uses.
-            params = jax.lax.with_sharding_constraint(params, shardings.whole)
-            logits, updates = model.apply(
+        def loss_fn(params: Any, inputs: Any, dropout_key: jax.Array) -> Any:
+            logits, updates = part_model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                images,
+                inputs["image"],
                 train=True,
                 temperature=temperature,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
-            losses = mixed_cross_entropy(
-                logits, batch["label"], batch["weight"], share, config.optimizer.label_smoothing
+            losses = weighted_cross_entropy(
+                logits, inputs["targets"], config.optimizer.label_smoothing
             )
-            return losses.sum() / total_weight, (logits, updates)
+            correct = in_top_k(logits, inputs["label"], 1) * inputs["weight"]
+            return losses.sum() / total_weight, (correct.sum(), updates)
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        # Gather sharded parameters once, here, instead of at each of their uses.
+        gathered = jax.lax.with_sharding_constraint(state.params, shardings.whole)
+        targets = targets_of(batch["label"], batch["weight"], share)
+        inputs = batch | {"image": images, "targets": targets}
         with _on_mesh(shardings):
-            (loss, (logits, updates)), gradients = gradient_fn(state.params)
+            if config.accumulate_steps == 1:
+                (loss, aux), gradients = gradient_fn(gathered, inputs, dropout_key)
+            else:
+                (loss, aux), gradients = accumulate(
+                    gradient_fn,
+                    gathered,
+                    inputs,
+                    dropout_key,
+                    steps=config.accumulate_steps,
+                    runs=runs,
+                    batch=shardings.batch,
+                )
+        # Each device goes on with its own share.
+        gradients = jax.lax.with_sharding_constraint(gradients, shardings.state.params)
+        correct, updates = aux
+        # Each part has moved the statistics of before the step.
+        updates = jax.tree.map(lambda leaf: leaf / config.accumulate_steps, updates)
         deltas, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
         batch_stats = updates.get("batch_stats", {})
@@ -88,10 +123,9 @@ def make_train_step(
             state.step,
             config.ema_decay,
         )
-        correct = in_top_k(logits, batch["label"], 1) * batch["weight"]
         metrics = {
             "loss": loss,
-            "top1": correct.sum() / total_weight,
+            "top1": correct / total_weight,
             "grad_norm": optax.tree.norm(gradients),
             "param_norm": optax.tree.norm(params),
             "temperature": temperature,

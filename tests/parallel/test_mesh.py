@@ -1,5 +1,6 @@
 """Meshes from strings, batches that fit them, and batches on them."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -96,6 +97,46 @@ def test_batches_that_do_not_fit(size: int, fitting: str) -> None:
     assert str(caught.value) == (
         f"config.eval_batch_size = {size} cannot be split over 8 devices; {fitting} would fit, as "
         f"does any multiple of 8."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh looks at of one of the chips of several TPU slices."""
+
+    id: int
+    slice_index: int
+    platform: str = "tpu"
+    device_kind: str = "TPU v4"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+    @property
+    def coords(self) -> tuple[int, int, int]:
+        return (self.id % 2, self.id // 2 % 2, 0)
+
+
+def two_slices() -> list[Chip]:
+    """Two slices of 2 x 2 chips, their chips mixed."""
+    return [Chip(id=i, slice_index=i // 4) for i in (0, 4, 1, 5, 2, 6, 3, 7)]
+
+
+@pytest.mark.parametrize(("spec", "shape"), [("data=-1", (8, 1)), ("data=2,fsdp=4", (2, 4))])
+def test_fsdp_stays_in_a_slice(spec: str, shape: tuple[int, int]) -> None:
+    mesh = make_mesh(spec, two_slices())
+    assert mesh.devices.shape == shape
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    # The first half of the data axis is one slice, the other half the other.
+    assert [set(half.flat) for half in np.split(slices, 2)] == [{0}, {1}]
+    assert len(set(mesh.devices.flat)) == 8
+
+
+def test_fsdp_over_slices() -> None:
+    with pytest.raises(UserError) as caught:
+        make_mesh("fsdp=8", two_slices())
+    assert str(caught.value) == (
+        "config.mesh = 'fsdp=8' does not fit 2 slices: only the data axis goes from one to "
+        "another, so its size must be a multiple of 2."
     )
 
 

@@ -58,6 +58,7 @@ def test_a_run_without_records(tmp_path: Path) -> None:
         "facts": {"workdir": str(tmp_path), "config": {"seed": 1}},
         "train": {"final": None},
         "eval": {"final": None, "best": None},
+        "time": None,
     }
 
 

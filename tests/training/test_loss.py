@@ -6,7 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from pnet_jax.training.loss import in_top_k, mixed_cross_entropy, smoothed_cross_entropy
+from pnet_jax.training.loss import (
+    in_top_k,
+    smoothed_cross_entropy,
+    targets_of,
+    weighted_cross_entropy,
+)
 
 
 def soft_label_loss(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -43,12 +48,13 @@ def test_mixed_images_have_mixed_targets(rng: np.random.Generator) -> None:
         targets = share[:, None] * own + (1 - share)[:, None] * own[::-1]
         return optax.softmax_cross_entropy(logits, targets)
 
-    losses = mixed_cross_entropy(logits, labels, ones, share, 0.1)
+    mixed = targets_of(labels, ones, share)
+    losses = weighted_cross_entropy(logits, mixed, 0.1)
     np.testing.assert_allclose(losses, expected(logits), rtol=1e-5)
-    gradient = jax.grad(lambda x: mixed_cross_entropy(x, labels, ones, share, 0.1).mean())(logits)
+    gradient = jax.grad(lambda x: weighted_cross_entropy(x, mixed, 0.1).mean())(logits)
     by_targets = jax.grad(lambda x: expected(x).mean())(logits)
     np.testing.assert_allclose(gradient, by_targets, rtol=1e-4, atol=1e-7)
-    plain = mixed_cross_entropy(logits, labels, 2 * ones, None, 0.1)
+    plain = weighted_cross_entropy(logits, targets_of(labels, 2 * ones, None), 0.1)
     np.testing.assert_array_equal(plain, 2 * smoothed_cross_entropy(logits, labels, 0.1))
 
 
@@ -56,7 +62,7 @@ def test_the_part_of_a_corrupt_image_weighs_nothing() -> None:
     """Image 0 is black with weight 0: in the mixture of both, only image 1's label counts."""
     logits = jnp.array([[1.0, 0.0, 3.0], [2.0, 1.0, 0.0]])
     labels, weights, share = jnp.array([0, 1]), jnp.array([0.0, 1.0]), jnp.array([0.3, 0.3])
-    losses = mixed_cross_entropy(logits, labels, weights, share, 0.0)
+    losses = weighted_cross_entropy(logits, targets_of(labels, weights, share), 0.0)
     of_one = smoothed_cross_entropy(logits, jnp.array([1, 1]), 0.0)
     np.testing.assert_allclose(losses, jnp.array([0.7, 0.3]) * of_one, rtol=1e-6)
 

@@ -22,8 +22,9 @@ from pnet_jax.config import (
 from pnet_jax.models import init_variables
 from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 from pnet_jax.parallel import sharding as sharding_rules
+from pnet_jax.parallel.collectives import Collective, collectives
 from pnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.parallel.sharding import parse_rules, plan_sharding
 from pnet_jax.training.optimizer import make_optimizer
 from pnet_jax.training.state import TrainState, create_state
 from pnet_jax.training.step import Shardings, make_eval_step, make_train_step
@@ -73,7 +74,8 @@ def trainer(mesh: Mesh, variables: Any, config: Config = CONFIG, **fields: Any) 
     model = network(**fields)
     optimizer = make_optimizer(CONFIG.optimizer, lambda step: 0.01)
     shapes = jax.eval_shape(lambda v: create_state(v, optimizer), variables)
-    shardings = Shardings(tree_sharding(mesh, shapes), batch_sharding(mesh), replicated(mesh))
+    plan = plan_sharding(mesh, shapes, shapes.params, parse_rules(config.sharding))
+    shardings = Shardings(plan.state, batch_sharding(mesh), replicated(mesh))
     step = make_train_step(
         model, optimizer, config, shardings=shardings, steps_per_epoch=STEPS_PER_EPOCH
     )
@@ -83,7 +85,8 @@ def trainer(mesh: Mesh, variables: Any, config: Config = CONFIG, **fields: Any) 
 def network(**fields: Any) -> GhostNet:
     """One bottleneck between stem and head, all dynamic."""
     stages = STAGES_300M[:1]
-    return GhostNet(NUM_CLASSES, stages=stages, width=1.0, num_experts=2, drop_rate=0.1, **fields)
+    fields = {"drop_rate": 0.1} | fields
+    return GhostNet(NUM_CLASSES, stages=stages, width=1.0, num_experts=2, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +260,57 @@ def test_the_average_follows_parameters_and_statistics(one: Trainer, batch: Batc
     changed = jax.tree.map(lambda old, new: np.any(old != new), before, after)
     # Mean and variance of stem, four halves of ghost modules, and the last convolution.
     assert jax.tree.leaves(changed) == [True] * 12
+
+
+def test_four_parts_of_a_batch_make_its_update(variables: Any, batch: Batch) -> None:
+    """With eight groups of batch norm on two devices: one for each part on each device."""
+    mesh = make_mesh("data=2", jax.devices()[:2])
+    batch = batch | {"weight": np.float32(np.arange(16) % 5 != 0)}
+    outcomes = []
+    for accumulate_steps in (1, 4):
+        config = dataclasses.replace(
+            CONFIG,
+            accumulate_steps=accumulate_steps,
+            model=dataclasses.replace(CONFIG.model, bn_groups=8),
+        )
+        # Dropout's masks are those of a part.
+        made = trainer(mesh, variables, config, bn_groups=8, drop_rate=0.0)
+        outcomes.append(made.run(batch, steps=3))
+    (state, history), (parts_state, parts_history) = outcomes
+    assert_close(parts_history, history, rtol=2e-5, atol=1e-7)
+    assert_close(parts_state, state, rtol=1e-4, atol=2e-6)
+
+
+def traffic(made: Trainer, batch: Batch) -> dict[str, Collective]:
+    """The collectives of the compiled step by their kind."""
+    on_devices = jax.device_put(batch, made.shardings.batch)
+    hlo = made.train_step.lower(made.new_state(), on_devices).compile().as_text()
+    return {found.kind: found for found in collectives(hlo)}
+
+
+def test_statistics_of_each_device_leave_gradients_to_be_exchanged(
+    variables: Any, batch: Batch
+) -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, bn_groups=8))
+    found = traffic(trainer(make_mesh("data=8"), variables, config, bn_groups=8), batch)
+    assert found.keys() == {"all-reduce"}
+    # Gradients, what the running statistics need, and a few sums.
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(variables))
+    assert size <= found["all-reduce"].bytes < 1.01 * size + 1000
+
+
+def test_split_parameters_are_gathered_once(split: Trainer, batch: Batch) -> None:
+    params = split.shardings.state.params
+    count = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(params))
+    assert count >= 10
+    assert traffic(split, batch)["all-gather"].count == count
+
+
+def test_rematerialisation_changes_no_number(one: Trainer, variables: Any, batch: Batch) -> None:
+    again = trainer(make_mesh("data=1", jax.devices()[:1]), variables, remat=True)
+    (state, history), (again_state, again_history) = one.run(batch, 2), again.run(batch, 2)
+    assert_close(again_history, history, rtol=1e-5, atol=1e-7)
+    assert_close(again_state, state, rtol=1e-4, atol=2e-6)
 
 
 def test_frozen_statistics_stay(frozen: Trainer, batch: Batch) -> None:
