@@ -1,92 +1,32 @@
 """The training and evaluation steps of a small ParameterNet, on one device and on eight."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from pnet_jax.augment.normalize import normalize
 from pnet_jax.config import (
     AugmentConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TemperatureConfig,
 )
 from pnet_jax.models import init_variables
-from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 from pnet_jax.parallel import sharding as sharding_rules
 from pnet_jax.parallel.collectives import Collective, collectives
-from pnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from pnet_jax.parallel.sharding import parse_rules, plan_sharding
-from pnet_jax.training.optimizer import make_optimizer
-from pnet_jax.training.state import TrainState, create_state
-from pnet_jax.training.step import Shardings, make_eval_step, make_train_step
-
-Batch = dict[str, np.ndarray]
-
-NUM_CLASSES = 10
-STEPS_PER_EPOCH = 2.5
-CONFIG = Config(
-    seed=3,
-    global_batch_size=16,
-    ema_decay=0.9,
-    model=ModelConfig(dtype="float32"),
-    data=DataConfig(num_classes=NUM_CLASSES, image_size=16),
-    # An epsilon this large keeps rounding from deciding the sign of a step.
-    optimizer=OptimizerConfig(epsilon=1e-4, weight_decay=0.02),
-    temperature=TemperatureConfig(start=30.0, end=1.0, epochs=2.0),
+from pnet_jax.parallel.mesh import make_mesh
+from pnet_jax.training.step import make_eval_step
+from tests.training.trainer import (
+    CONFIG,
+    NUM_CLASSES,
+    STEPS_PER_EPOCH,
+    Batch,
+    Trainer,
+    network,
+    trainer,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Trainer:
-    """A compiled step and all it needs; a new state is made for each use, for a step donates it."""
-
-    model: GhostNet
-    shardings: Shardings
-    train_step: Callable[..., Any]
-    variables: Any
-    optimizer: Any
-
-    def new_state(self) -> TrainState:
-        variables = jax.tree.map(jnp.asarray, self.variables)
-        return jax.device_put(create_state(variables, self.optimizer), self.shardings.state)
-
-    def run(self, batch: Batch, steps: int = 1) -> tuple[TrainState, list[dict[str, Any]]]:
-        """The state and each step's metrics on the host. Nothing travels during the steps."""
-        state, history = self.new_state(), []
-        on_devices = jax.device_put(batch, self.shardings.batch)
-        with jax.transfer_guard("disallow"):
-            for _ in range(steps):
-                state, metrics = self.train_step(state, on_devices)
-                history.append(metrics)
-        return state, jax.device_get(history)
-
-
-def trainer(mesh: Mesh, variables: Any, config: Config = CONFIG, **fields: Any) -> Trainer:
-    model = network(**fields)
-    optimizer = make_optimizer(CONFIG.optimizer, lambda step: 0.01)
-    shapes = jax.eval_shape(lambda v: create_state(v, optimizer), variables)
-    plan = plan_sharding(mesh, shapes, shapes.params, parse_rules(config.sharding))
-    shardings = Shardings(plan.state, batch_sharding(mesh), replicated(mesh))
-    step = make_train_step(
-        model, optimizer, config, shardings=shardings, steps_per_epoch=STEPS_PER_EPOCH
-    )
-    return Trainer(model, shardings, step, variables, optimizer)
-
-
-def network(**fields: Any) -> GhostNet:
-    """One bottleneck between stem and head, all dynamic."""
-    stages = STAGES_300M[:1]
-    fields = {"drop_rate": 0.1} | fields
-    return GhostNet(NUM_CLASSES, stages=stages, width=1.0, num_experts=2, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +225,7 @@ def traffic(made: Trainer, batch: Batch) -> dict[str, Collective]:
     """The collectives of the compiled step by their kind."""
     on_devices = jax.device_put(batch, made.shardings.batch)
     hlo = made.train_step.lower(made.new_state(), on_devices).compile().as_text()
-    return {found.kind: found for found in collectives(hlo)}
+    return {found.kind: found for found in collectives(hlo, [0] * 8)}
 
 
 def test_statistics_of_each_device_leave_gradients_to_be_exchanged(
