@@ -111,21 +111,19 @@ def test_starting_at_a_batch_equals_skipping_to_it(records, start):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_parts_of_processes_interleave_to_the_whole(records, count):
+def test_parts_of_processes_follow_each_other_to_the_whole(records, count):
+    """So that the global batch, which flips and dropout count in, does not depend on the number."""
     whole = take(records, reading(8), 8, start=2)
     parts = [
         take(records, reading(8, process_index=i, process_count=count), 8, start=2)
         for i in range(count)
     ]
     assert all(len(batch["label"]) == 8 // count for part in parts for batch in part)
-    interleaved = [
-        {
-            name: np.stack([batch[name] for batch in batches], 1).reshape(whole[0][name].shape)
-            for name in whole[0]
-        }
+    joined = [
+        {name: np.concatenate([batch[name] for batch in batches]) for name in whole[0]}
         for batches in zip(*parts, strict=True)
     ]
-    assert_equal(interleaved, whole)
+    assert_equal(joined, whole)
 
 
 @pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (2, 8), (8, 3), (0, 4)])
