@@ -138,6 +138,7 @@ class _Loop:
                 # Nothing but the batch may travel between host and device in a step.
                 with jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, batch)
+                self.points.fed()
                 pending.append(metrics)
                 # At most two steps are under way, so that the bar tells the truth and buffers do
                 # not pile up.

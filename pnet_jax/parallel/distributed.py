@@ -70,10 +70,10 @@ class Processes:
         self._hosts = [socket.gethostname()]
         self._links: dict[int, Link] = {}
         self._changed = threading.Condition()
-        # Of the others, all guarded by `_changed`: when last heard of, points passed, who has
+        # Of the others, all guarded by `_changed`: when last heard of, how far, who has
         # said good-bye or gone, and who has gone.
         self._heard: dict[int, float] = {}
-        self._passed: dict[int, int] = {}
+        self._progress: dict[int, int] = {}
         self._left: set[int] = set()
         self._closed: set[int] = set()
         self._held: dict[int, int] = {}
@@ -83,7 +83,7 @@ class Processes:
         self._told_to_stop = False
         self._leaving = False
         self._ending = threading.Lock()
-        self._stall_told = -1
+        self._stall_told = 0
         self._heartbeats: pathlib.Path | None = None
         self._sigterm = Sigterm(self._on_sigterm)
 
@@ -108,7 +108,7 @@ class Processes:
         with self._changed:
             self._links = links
             self._heard = dict.fromkeys(links, time.monotonic())
-            self._passed = dict.fromkeys(links, 0)
+            self._progress = dict.fromkeys(links, 0)
         for index, link in links.items():
             listen(link, self._acting_on(index), self._ended_of(index))
         alive.delay_aborts()
@@ -181,7 +181,7 @@ class Processes:
         with self._changed:
             self._heard[index] = time.monotonic()
             if "beat" in message:
-                self._passed[index] = message["beat"]
+                self._progress[index] = message["beat"]
             if "bye" in message:
                 self._left.add(index)
         if "agree" in message:
@@ -301,10 +301,12 @@ class Processes:
     def _watch(self) -> None:
         period = min(2.0, self._config.silence_secs / 8, self._config.stall_secs / 4)
         while True:
-            passed, doing, secs = self.points.now()
-            self._broadcast({"beat": passed})
+            here = self.points.now()
+            self._broadcast({"beat": here.progress})
             if self._heartbeats is not None:
-                alive.write_heartbeat(self._heartbeats, self.index, self._hosts[self.index], doing)
+                alive.write_heartbeat(
+                    self._heartbeats, self.index, self._hosts[self.index], here.doing
+                )
             now = time.monotonic()
             with self._changed:
                 if self._leaving:
@@ -315,8 +317,8 @@ class Processes:
                     if index not in self._left and now - heard > self._config.silence_secs
                 ]
                 overdue = [name for name, deadline in self._deadlines.items() if now > deadline]
-                slowest = min([passed, *self._passed.values()])
-                slow = [index for index, theirs in self._passed.items() if theirs == slowest]
+                slowest = min([here.progress, *self._progress.values()])
+                slow = [index for index, theirs in self._progress.items() if theirs == slowest]
                 absent = [
                     f"Process {index} ({self._hosts[index]})"
                     for index in range(self.count)
@@ -332,10 +334,11 @@ class Processes:
                     f"{self._config.start_secs:g} s of the first; see what its log ends with.",
                     1,
                 )
-            stalled = passed > 0 and secs > self._config.stall_secs and self._stall_told != passed
+            stalled = here.passed > self._stall_told and here.secs > self._config.stall_secs
             if self.index == 0 and stalled:
-                self._stall_told = passed
-                self._tell_stall(f"{doing} has taken {secs:.0f} s", slow, passed == slowest)
+                self._stall_told = here.passed
+                what = f"{here.doing} has taken {here.secs:.0f} s"
+                self._tell_stall(what, slow, here.progress == slowest)
             time.sleep(period)
 
     def _tell_stall(self, what: str, slow: list[int], here: bool) -> None:

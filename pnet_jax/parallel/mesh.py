@@ -46,7 +46,9 @@ def make_mesh(spec: str, devices: list[jax.Device] | None = None) -> Mesh:
             f"one to another, so its size must be a multiple of {slices}."
         )
     inside = (sizes["data"] // slices, sizes["fsdp"])
-    ordered = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1), devices)
+    ordered = mesh_utils.create_hybrid_device_mesh(
+        inside, (slices, 1), devices, allow_split_physical_axes=True
+    )
     return Mesh(ordered, AXES, axis_types=axis_types)
 
 

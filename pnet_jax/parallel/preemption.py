@@ -10,7 +10,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Now(NamedTuple):
+    """Where the main thread is.
+
+    `progress` grows with each point, and once more when devices have all they need for what comes
+    after it: who has less of it keeps the others waiting.
+    """
+
+    passed: int
+    progress: int
+    doing: str
+    secs: float
 
 
 class Points:
@@ -19,6 +32,7 @@ class Points:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._passed = 0
+        self._fed = False
         self._since = time.monotonic()
         self._holding = False
         self._stop: int | None = None
@@ -31,9 +45,15 @@ class Points:
             if self._stop is not None and self._passed >= self._stop:
                 return True
             self._passed += 1
+            self._fed = False
             self._since = time.monotonic()
             self._doing = doing
             return False
+
+    def fed(self) -> None:
+        """What follows the last point is up to the devices now."""
+        with self._changed:
+            self._fed = True
 
     def hold(self) -> int:
         """Lets the main thread pass no further point, and returns how many it has passed."""
@@ -47,10 +67,11 @@ class Points:
             self._stop = points
             self._changed.notify_all()
 
-    def now(self) -> tuple[int, str, float]:
-        """How many points were passed, what is being done, and for how many seconds."""
+    def now(self) -> Now:
+        """Where the main thread is, and for how many seconds."""
         with self._changed:
-            return self._passed, self._doing, time.monotonic() - self._since
+            secs = time.monotonic() - self._since
+            return Now(self._passed, 2 * self._passed + self._fed, self._doing, secs)
 
 
 class Sigterm:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import AxisType
 
 from pnet_jax.errors import UserError
@@ -129,6 +130,22 @@ def test_fsdp_stays_in_a_slice(spec: str, shape: tuple[int, int]) -> None:
     # The first half of the data axis is one slice, the other half the other.
     assert [set(half.flat) for half in np.split(slices, 2)] == [{0}, {1}]
     assert len(set(mesh.devices.flat)) == 8
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("spec", ["data=-1", "data=4,fsdp=8", "data=2,fsdp=16"])
+def test_two_slices_of_v5e(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "none",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    topology = topologies.get_topology_desc("v5e:4x4", platform="tpu", num_slices=2)
+    mesh = make_mesh(spec, list(topology.devices))
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    assert [set(half.flat) for half in np.split(slices, 2)] == [{0}, {1}]
 
 
 def test_fsdp_over_slices() -> None:

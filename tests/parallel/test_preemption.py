@@ -28,22 +28,34 @@ def test_all_stop_where_the_one_that_is_furthest_holds():
         held.append(points.hold())
     time.sleep(0.05)
     # Whoever holds passes no further point.
-    assert [points.now()[0] for points in many] == held
+    assert [points.now().passed for points in many] == held
     for points in many:
         points.stop_after(max(held))
     for walker in walkers:
         walker.join(timeout=10)
     assert [len(steps) for steps in passed] == [max(held)] * 3
-    assert many[0].now()[:2] == (max(held), f"step {max(held)}")
+    assert many[0].now().doing == f"step {max(held)}"
 
 
 def test_stopping_before_the_first_point():
     points = Points()
-    assert points.now()[:2] == (0, "starting")
+    assert points.now()[:3] == (0, 0, "starting")
     assert points.hold() == 0
     points.stop_after(0)
     assert points.stop_here("step 1")
     assert points.stop_here("step 1")
+
+
+def test_who_waits_for_input_is_behind_who_waits_for_devices():
+    ahead, behind = Points(), Points()
+    for points in (ahead, behind):
+        points.stop_here("step 1")
+    ahead.fed()
+    assert ahead.now().progress > behind.now().progress
+    behind.fed()
+    assert ahead.now().progress == behind.now().progress
+    behind.stop_here("step 2")
+    assert ahead.now().progress < behind.now().progress
 
 
 def test_sigterm_is_told_each_time_and_to_this_context_only():
