@@ -1,5 +1,6 @@
 """PyTorch weights on disk: `.safetensors` or, with torch installed, `.pth`. Tensors, never code."""
 
+import contextlib
 import os
 import pathlib
 import pickle
@@ -30,13 +31,27 @@ def write_weights(
         write = lambda target: torch.save(tensors, target)  # noqa: E731
     else:
         write = lambda target: save_file(dict(state_dict), target, dict(metadata))  # noqa: E731
-    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_whole(path, write)
+
+
+def replace_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Makes a file, and the directories above it, whole or not at all; `write` fills a path.
+
+    Raises:
+      UserError: if it cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); choose another --out."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:

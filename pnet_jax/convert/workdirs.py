@@ -9,7 +9,8 @@ from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import CheckpointConfig
 from pnet_jax.convert.files import read_weights, write_weights
-from pnet_jax.convert.reparam import MERGES_INTO, merge_branches
+from pnet_jax.convert.record import write_record
+from pnet_jax.convert.source import open_source
 from pnet_jax.convert.state_dict import from_torch, to_torch
 from pnet_jax.errors import UserError
 
@@ -40,16 +41,12 @@ def export(
     Raises:
       UserError: if there is no such run, checkpoint or file type.
     """
-    model = workdirs.read_config(workdir)["model"]["name"]
-    with Checkpoints(workdir) as checkpoints:
-        chosen = checkpoints.choose(step)
-        ema, raw = checkpoints.restore_averages(chosen)
-    variables = {"ema": ema, "raw": raw}[weights]
-    if model in MERGES_INTO:
-        model, variables = MERGES_INTO[model], merge_branches(variables)
-    state_dict = to_torch(model, variables)
-    write_weights(out, state_dict, {"model": model, "step": str(chosen), "weights": weights})
-    return Exported(out, model, chosen, len(state_dict))
+    source = open_source(workdir, step=step, weights=weights)
+    state_dict = to_torch(source.model, source.variables)
+    metadata = {"model": source.model, "step": str(source.step), "weights": weights}
+    write_weights(out, state_dict, metadata)
+    write_record(out, source.describe())
+    return Exported(out, source.model, source.step, len(state_dict))
 
 
 def import_weights(
