@@ -73,7 +73,7 @@ def _add_to_onnx(commands: Any, checkpoint: argparse.ArgumentParser) -> None:
     )
     to_onnx.add_argument(
         "--experts",
-        choices=("fp32", "fp16", "int16", "int8"),
+        choices=("fp32", "fp16", "int8"),
         default="fp32",
         help="how experts are stored; unless fp32, other matrices are stored as int16",
     )

@@ -12,8 +12,8 @@ from pnet_jax.convert.source import Preprocessing, Source
 from pnet_jax.errors import UserError
 
 LOGITS = "logits"
-# The largest difference of the logits, in their standard deviations: of the same weights, and of
-# rounded ones.
+# Of the logits, in their standard deviations: the largest difference with the same weights, and the
+# root of the mean square with rounded ones, whose differences are noise.
 EXACT = 1e-4
 ROUNDED = 1e-2
 NUM_IMAGES = 3
@@ -125,3 +125,13 @@ def require_equal(found: Sequence[Difference], tolerance: float, what: str) -> N
         f"standard deviations, and in the logits by {logits.value:.1e}, where {tolerance:.0e} are "
         f"allowed; nothing was written."
     )
+
+
+def require_close(expected: np.ndarray, actual: np.ndarray, what: str) -> None:
+    """Raises UserError if rounded weights move the logits by more than `ROUNDED`."""
+    moved = np.sqrt(np.square(np.float64(actual) - expected).mean()) / np.std(expected)
+    if not moved <= ROUNDED:
+        raise UserError(
+            f"{what} moves the logits by {moved:.1e} of their standard deviation (root mean "
+            f"square), where {ROUNDED:.0e} is allowed; nothing was written."
+        )

@@ -101,7 +101,7 @@ def test_branches_are_merged(tmp_path, capsys):
 def test_mistakes_are_told(workdir, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     arguments = [str(workdir) if argument == "RUN" else argument for argument in arguments]
-    assert main(["to-torch", *arguments]) == 2
+    assert main(["to-torch", *arguments]) == 1
     told = capsys.readouterr().err
     assert told.startswith("pnet_jax: ")
     assert sentence in told

@@ -76,10 +76,14 @@ class Graph:
         return outputs
 
     def constant(self, array: np.ndarray | Sequence[int], name: str) -> str:
-        """A constant in its own dtype, sequences as int64; the same name is stored once."""
-        if name not in self.constants:
-            array = np.asarray(array, None if isinstance(array, np.ndarray) else np.int64)
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        """A constant in its own dtype, sequences as int64; the same one is stored once.
+
+        Raises ValueError if the name stands for something else already.
+        """
+        array = np.asarray(array, None if isinstance(array, np.ndarray) else np.int64)
+        constant = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        if self.constants.setdefault(name, constant) != constant:
+            raise ValueError(f"there are two constants called {name}")
         return name
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:

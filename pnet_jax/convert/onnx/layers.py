@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from pnet_jax.convert.layouts import to_torch_layout
 from pnet_jax.convert.onnx.graph import Graph, Map, padded, spread
-from pnet_jax.convert.onnx.storage import other_type, store
+from pnet_jax.convert.onnx.storage import experts_type, other_type, store
 from pnet_jax.models.layers import BatchNorm
 from pnet_jax.ops.padding import same_padding
 
@@ -84,9 +84,7 @@ class Layers:
             "pads": pads,
         }
         attributes["group"] = x.channels if depthwise else 1
-        name = "/".join(path)
-        if depthwise and layout[0] > 0:  # some of the channels, beside others
-            name += f"/{layout[0]}"
+        name = _name(path, layout if depthwise else None)
         if not dynamic:
             array = to_torch_layout((*path, "kernel"), kernel)
             others = "fp32" if depthwise else other_type(self.experts)
@@ -114,7 +112,9 @@ class Layers:
         if self.experts == "fp32" or kernel.shape[-2] == 1:
             return self.graph.constant(rows, name)
         by_channel = rows.reshape(len(kernel), kernel.shape[-1], -1)
-        stored = store(self.graph, by_channel, name, self.experts, axes=(2,))
+        stored = store(
+            self.graph, by_channel, name, experts_type(self.experts, rows.size), axes=(2,)
+        )
         return self.graph.reshape(stored, [len(kernel), -1])
 
     def _static_experts(
@@ -239,7 +239,7 @@ class Layers:
         return [] if bias is None else [self.graph.constant(bias, f"{name}/b")]
 
     def _batch_norm(self, x: Map, path: Path) -> Map:
-        name = "/".join(path)
+        name = _name(path, x.layout)
         leaves = {leaf: self.params[*path, leaf] for leaf in ("scale", "bias")}
         leaves |= {leaf: self.batch_stats[*path, leaf] for leaf in ("mean", "var")}
         inputs = [
@@ -258,3 +258,9 @@ class Layers:
         height = (x.height + sum(rows) - size) // strides + 1
         width = (x.width + sum(columns) - size) // strides + 1
         return pads, height, width
+
+
+def _name(path: Path, layout: np.ndarray | None) -> str:
+    """Of a module's constants; some of its channels are told from others by the first of them."""
+    first = 0 if layout is None else int(layout[0])
+    return "/".join(path) + (f"/{first}" if first else "")

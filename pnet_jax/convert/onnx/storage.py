@@ -9,16 +9,18 @@ import onnx
 
 from pnet_jax.convert.onnx.graph import Graph
 
-EXPERT_TYPES = ("fp32", "fp16", "int16", "int8")
+EXPERT_TYPES = ("fp32", "fp16", "int8")
 
 # A tensor below this many numbers is not worth a scale of its own.
 _SMALL = 4096
+# Layers with fewer numbers in their experts are little of the file and a good part of the error.
+_MANY = 2**18
 
 
 def store(
     graph: Graph, array: np.ndarray, name: str, as_type: str, *, axes: tuple[int, ...] = ()
 ) -> str:
-    """A float32 constant, stored as one of `EXPERT_TYPES`; returns its tensor's name.
+    """A float32 constant, stored as "fp32", "fp16", "int16" or "int8"; returns its tensor's name.
 
     Integers are `round(x / scale)` with the largest number of what `axes` run over at the end of
     the range: one scale for each output channel, if they run over the others.
@@ -36,6 +38,11 @@ def store(
     stored = graph.constant(np.round(array / scale).astype(dtype), name)
     wide = graph.add("Cast", stored, to=onnx.TensorProto.FLOAT)
     return graph.add("Mul", wide, graph.constant(scale, f"{name}/scale"))
+
+
+def experts_type(experts: str, size: int) -> str:
+    """How a layer's experts of so many numbers are stored in a file with experts of that type."""
+    return "int16" if experts == "int8" and size < _MANY else experts
 
 
 def other_type(experts: str) -> str:
