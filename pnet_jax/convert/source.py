@@ -28,6 +28,16 @@ class Preprocessing:
     mean: tuple[float, ...]  # of RGB in [0, 255]
     std: tuple[float, ...]
 
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`."""
+        return cls(
+            int(said["image_size"]),
+            float(said["eval_crop"]),
+            tuple(said["mean"]),
+            tuple(said["std"]),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Everything somebody needs who has only the converted file."""
         return dataclasses.asdict(self) | {
@@ -77,7 +87,9 @@ class Source:
             "step": self.step,
             "weights": self.weights,
             "config_fingerprint": self.fingerprint,
+            "temperature": self.temperature,
             "preprocessing": self.preprocessing.to_dict(),
+            "classes": self.classes,
         }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import CheckpointConfig
-from pnet_jax.convert.files import read_weights, write_weights
+from pnet_jax.convert.files import DESCRIPTION, read_weights, write_weights
 from pnet_jax.convert.record import write_record
 from pnet_jax.convert.source import open_source
 from pnet_jax.convert.state_dict import from_torch, to_torch
@@ -44,7 +44,7 @@ def export(
     source = open_source(workdir, step=step, weights=weights)
     state_dict = to_torch(source.model, source.variables)
     metadata = {"model": source.model, "step": str(source.step), "weights": weights}
-    write_weights(out, state_dict, metadata)
+    write_weights(out, state_dict, metadata | {DESCRIPTION: json.dumps(source.describe())})
     write_record(out, source.describe())
     return Exported(out, source.model, source.step, len(state_dict))
 

@@ -146,11 +146,10 @@ def _model(source: Source, options: Options, graph: onnx.GraphProto) -> onnx.Mod
         producer_version=__version__,
     )
     said = source.describe() | {"options": dataclasses.asdict(options)}
-    if source.classes is not None:
-        said["classes"] = source.classes
     texts = {
-        key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-        for key, v in said.items()
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in said.items()
+        if value is not None
     }
     helper.set_model_props(model, texts)
     return model

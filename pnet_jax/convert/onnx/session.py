@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU, in one thread."""
 
+import json
 import pathlib
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -28,3 +30,14 @@ def open_session(
         if isinstance(model, pathlib.Path):
             raise UserError(f"{model} is no whole ONNX model; export it again.") from error
         raise
+
+
+def described(session: onnxruntime.InferenceSession) -> dict[str, Any]:
+    """What the file's metadata say, read as JSON where it is some."""
+    said: dict[str, Any] = dict(session.get_modelmeta().custom_metadata_map)
+    for key, text in said.items():
+        try:
+            said[key] = json.loads(text)
+        except ValueError:  # a plain word
+            continue
+    return said
