@@ -61,8 +61,7 @@ def normalized(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def reference(source: Source, images: np.ndarray, layers: Iterable[str]) -> dict[str, np.ndarray]:
     """What the Flax network gives for normalised images `[N, S, S, 3]`, in its order of layers.
 
-    `layers` are the paths of modules, such as `blocks_0_0/ghost1`. Maps come out as
-    `[N, C, H, W]`; the logits come last.
+    `layers` are the paths of modules, such as `blocks_0_0/ghost1`; the logits come last.
     """
     wanted = {tuple(layer.split("/")) for layer in layers}
 
@@ -86,13 +85,7 @@ def reference(source: Source, images: np.ndarray, layers: Iterable[str]) -> dict
         "/".join(path[:-1]): value[0]
         for path, value in traverse_util.flatten_dict(state.get("intermediates", {})).items()
     }
-    found = {layer: _channels_first(given[layer]) for layer in layers}
-    return found | {LOGITS: np.asarray(logits)}
-
-
-def _channels_first(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x)
-    return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+    return {layer: given[layer] for layer in layers} | {LOGITS: logits}
 
 
 def differences(

@@ -97,8 +97,9 @@ def _verify(source: Source, model: onnx.ModelProto, options: Options) -> list[ve
     whole = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
     actual = dict(zip([*layouts, LOGITS], whole, strict=True))
     for layer, layout in layouts.items():
-        order = np.argsort(layout, kind="stable")[np.count_nonzero(layout < 0) :]
-        actual[layer] = actual[layer][:, order]
+        if layout is not None:  # a map, channels first, in an order of its own
+            order = np.argsort(layout, kind="stable")[np.count_nonzero(layout < 0) :]
+            actual[layer] = actual[layer][:, order].transpose(0, 2, 3, 1)
     found = verify.differences(expected, actual)
     verify.require_equal(found, verify.EXACT, "The ONNX graph")
     pixels = images if options.with_preprocessing else channels_first

@@ -63,7 +63,8 @@ class _Walk:
         if row.se_ratio > 0:
             y = layers.squeeze_excite(y, (*path, "se"), self.network_act, nn.hard_sigmoid)
         y = layers.concat(self.ghost_module(y, (*path, "ghost2"), None))
-        if row.strides > 1 or x.channels != y.channels:
+        # Padded, different numbers of channels may look the same.
+        if (*path, "shortcut_dw_bn", "scale") in layers.params:
             x = self.conv_bn(x, path, "shortcut_dw", strides=row.strides, depthwise=True)
             x = self.conv_bn(x, path, "shortcut_pw", layout=y.layout)
         y = y.at(layers.graph.add("Add", x.name, y.name))

@@ -55,13 +55,13 @@ class Graph:
     """Nodes in the order they are added, and the constants that they read.
 
     `taps` are the tensors to compare with the network's own, by the path of the module that gives
-    it, each with the layout of its channels.
+    it, each with the layout of its channels if it is one `[N, C, H, W]`.
     """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.taps: dict[str, tuple[str, np.ndarray]] = {}
+        self.taps: dict[str, tuple[str, np.ndarray | None]] = {}
         self._numbers = itertools.count()
 
     def add(self, op_type: str, *inputs: str, **attributes: Any) -> str:

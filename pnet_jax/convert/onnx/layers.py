@@ -92,7 +92,7 @@ class Layers:
             inputs = [x.name, weight, *self._bias(bias, name)]
             y = y.at(self.graph.add("Conv", *inputs, **attributes))
         else:
-            coefficients = self.router(x, (*path, "routing"))
+            coefficients = self.router(self.mean(x), (*path, "routing"), x.layout)
             if depthwise and (size > 3 or height * width <= _STATIC_EXPERTS_PIXELS):
                 y = y.at(self._static_experts(x, coefficients, kernel, bias, name, attributes))
             else:
@@ -141,19 +141,26 @@ class Layers:
             total = graph.add("Add", total, y) if total else y
         return total
 
-    def router(self, x: Map, path: Path) -> str:
-        """`[1, K]` coefficients of the experts, as `models.dynamic.Router`."""
-        graph, sigmoid = self.graph, self.routing == "sigmoid_linear"
-        y, scale = self.mean(x), 1.0
-        layout: np.ndarray | None = x.layout
+    def router(self, mean: str, path: Path, layout: np.ndarray) -> str:
+        """`[1, K]` coefficients of the experts from the mean of a map, as `models.dynamic.Router`.
+
+        `layout` is that of the mean's channels.
+        """
+        graph, inputs, scale = self.graph, layout, 1.0
         if self.routing == "softmax_mlp":
-            y = graph.add("Relu", self.dense(y, (*path, "hidden"), x.layout))
-            layout = None
-        if not sigmoid:
+            hidden = self.dense(mean, (*path, "hidden"), layout)
+            mean, inputs = (
+                graph.add("Relu", hidden),
+                np.arange(self.params[*path, "hidden", "bias"].size),
+            )
+        if self.routing != "sigmoid_linear":
             scale = 1.0 / self.temperature
-        y = self.dense(y, (*path, "out"), layout, scale=scale)
-        y = graph.add("Sigmoid", y) if sigmoid else graph.add("Softmax", y, axis=-1)
-        graph.taps["/".join(path)] = y, np.arange(self.params[*path, "out", "bias"].size)
+        y = self.dense(mean, (*path, "out"), inputs, scale=scale)
+        if self.routing == "sigmoid_linear":
+            y = graph.add("Sigmoid", y)
+        else:
+            y = graph.add("Softmax", y, axis=-1)
+        graph.taps["/".join(path)] = y, None
         return y
 
     def mean(self, x: Map) -> str:

@@ -11,19 +11,25 @@ from flax import traverse_util
 from onnx import helper
 
 from pnet_jax import __version__
-from pnet_jax.convert.onnx import ghostnet
+from pnet_jax.convert.onnx import efficientnet, ghostnet, resnet, swin
 from pnet_jax.convert.onnx.graph import IR_VERSION, OPSET, Graph, Map
 from pnet_jax.convert.onnx.layers import Layers
 from pnet_jax.convert.onnx.preprocessing import normalized
 from pnet_jax.convert.source import Source
-from pnet_jax.errors import UserError
+from pnet_jax.models.efficientnet import EfficientNet
 from pnet_jax.models.ghostnet import GhostNet
+from pnet_jax.models.resnet import ResNet
+from pnet_jax.models.swin import Swin
 
 INPUT, LOGITS = "images", "logits"
 ANY = "N"
 
-_WHICH = "ParameterNet and GhostNet"
-_NETWORKS: dict[type, Callable[[Layers, Any, Map], str]] = {GhostNet: ghostnet.emit}
+_NETWORKS: dict[type, Callable[[Layers, Any, Map], str]] = {
+    EfficientNet: efficientnet.emit,
+    GhostNet: ghostnet.emit,
+    ResNet: resnet.emit,
+    Swin: swin.emit,
+}
 
 Batch = int | str
 
@@ -42,9 +48,6 @@ def build(source: Source, options: Options) -> onnx.ModelProto:
     """The model of a checkpoint; its input is `images`, its output `logits` `[N, classes]`.
 
     `images` are `[N, 3, S, S]` float32, or with preprocessing `[N, S, S, 3]` uint8.
-
-    Raises:
-      UserError: for a network that has no ONNX form here.
     """
     dynamic = getattr(source.network, "num_experts", None) is not None
     if dynamic and options.batch != 1:
@@ -56,7 +59,7 @@ def build(source: Source, options: Options) -> onnx.ModelProto:
     return _model(source, options, proto)
 
 
-def build_with_taps(source: Source) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def build_with_taps(source: Source) -> tuple[onnx.ModelProto, dict[str, np.ndarray | None]]:
     """The model for one image, exact, that also gives what its modules give.
 
     Returns:
@@ -78,8 +81,6 @@ def build_with_taps(source: Source) -> tuple[onnx.ModelProto, dict[str, np.ndarr
 def _network(source: Source, options: Options, images: str) -> tuple[Graph, str]:
     """The graph behind the tensor `images`, and the name of the logits in it."""
     network = source.network
-    if type(network) not in _NETWORKS:
-        raise UserError(f"{source.model} cannot be written as ONNX; {_WHICH} can.")
     variables = source.variables
     graph = Graph()
     layers = Layers(

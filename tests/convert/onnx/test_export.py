@@ -39,10 +39,10 @@ def images(number):
 @pytest.mark.parametrize(
     ("fields", "layers"),
     [
-        (DYNAMIC, 39),
-        ({"num_experts": 3, "routing": "softmax_mlp", "act": nn.hard_swish}, 39),
-        ({"num_experts": 2, "routing": "softmax_linear"}, 39),
-        ({}, 17),
+        (DYNAMIC, 43),
+        ({"num_experts": 3, "routing": "softmax_mlp", "act": nn.hard_swish}, 43),
+        ({"num_experts": 2, "routing": "softmax_linear"}, 43),
+        ({}, 19),
     ],
 )
 def test_layers_and_logits_equal(tmp_path, fields, layers):
