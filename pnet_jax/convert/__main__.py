@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pnet_jax.convert.hub import export_hub
 from pnet_jax.convert.workdirs import export, import_weights
 from pnet_jax.errors import UserError
 
@@ -24,16 +25,27 @@ def _parser() -> argparse.ArgumentParser:
         default="ema",
         help="the averaged weights that evaluation uses, or those of the last step (default: ema)",
     )
+    compared = argparse.ArgumentParser(add_help=False)
+    compared.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="write without comparing"
+    )
     to_torch = commands.add_parser(
         "to-torch",
-        parents=[checkpoint],
+        parents=[checkpoint, compared],
         help="a run's checkpoint to a PyTorch file with the published key names",
     )
     to_torch.add_argument(
         "--out", type=pathlib.Path, required=True, help="a .safetensors file, or .pth with torch"
     )
     to_torch.set_defaults(run=_to_torch)
-    _add_to_onnx(commands, checkpoint)
+    _add_to_onnx(commands, [checkpoint, compared])
+    to_hub = commands.add_parser(
+        "to-hub",
+        parents=[checkpoint],
+        help="a run's checkpoint to a folder with weights, config.json, model card and source",
+    )
+    to_hub.add_argument("--out", type=pathlib.Path, required=True, help="a folder")
+    to_hub.set_defaults(run=_to_hub)
     from_torch = commands.add_parser(
         "from-torch", help="a PyTorch file to a directory for config.init_from"
     )
@@ -51,10 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_to_onnx(commands: Any, checkpoint: argparse.ArgumentParser) -> None:
+def _add_to_onnx(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     to_onnx = commands.add_parser(
         "to-onnx",
-        parents=[checkpoint],
+        parents=parents,
         help="a run's checkpoint to an ONNX file, compared with the Flax network layer by layer",
     )
     to_onnx.add_argument("--out", type=pathlib.Path, required=True, help="an .onnx file")
@@ -82,9 +94,6 @@ def _add_to_onnx(commands: Any, checkpoint: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the file takes [N, S, S, 3] uint8 pixels instead of normalised floats",
     )
-    to_onnx.add_argument(
-        "--no-verify", dest="verify", action="store_false", help="write without comparing"
-    )
     to_onnx.set_defaults(run=_to_onnx)
 
 
@@ -98,8 +107,20 @@ def _batch(text: str) -> int | str:
 
 
 def _to_torch(args: argparse.Namespace) -> str:
-    done = export(args.workdir, args.out, step=args.step, weights=args.weights)
+    done = export(
+        args.workdir, args.out, step=args.step, weights=args.weights, verified=args.verify
+    )
     return f"{done.path}: {done.model}, step {done.step}, {done.tensors} tensors"
+
+
+def _to_hub(args: argparse.Namespace) -> str:
+    done = export_hub(args.workdir, args.out, step=args.step, weights=args.weights)
+    checked = (
+        "not compared, as PyTorch is not installed"
+        if done.difference is None
+        else f"logits within {done.difference:.0e} of their standard deviation"
+    )
+    return f"{done.path}: {done.source.model}, step {done.source.step}; {checked}"
 
 
 def _from_torch(args: argparse.Namespace) -> str:

@@ -103,6 +103,17 @@ def differences(
     return found
 
 
+def report(found: Sequence[Difference]) -> dict[str, Any]:
+    """For `conversion.json`: what was compared, and how it came out."""
+    worst = max(found, key=lambda layer: layer.value)
+    return {
+        "images": NUM_IMAGES,
+        "layers": len(found),
+        "logits_difference_in_std": found[-1].value,
+        "largest_difference_in_std": {worst.layer: worst.value},
+    }
+
+
 def require_equal(found: Sequence[Difference], tolerance: float, what: str) -> None:
     """Raises UserError if the logits, the last of `found`, differ by more than `tolerance`.
 

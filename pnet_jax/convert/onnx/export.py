@@ -68,21 +68,11 @@ def write_onnx(
     said: dict[str, Any] = {
         "format": f"ONNX, opset {OPSET}",
         "options": dataclasses.asdict(options),
-        "verified": _report(found) if found else None,
+        "verified": verify.report(found) if found else None,
     }
     write_record(out, source.describe() | said)
     difference = found[-1].value if found else None
     return Exported(out, source, len(content), difference, len(found))
-
-
-def _report(found: list[verify.Difference]) -> dict[str, Any]:
-    worst = max(found, key=lambda layer: layer.value)
-    return {
-        "images": verify.NUM_IMAGES,
-        "layers": len(found),
-        "logits_difference_in_std": found[-1].value,
-        "largest_difference_in_std": {worst.layer: worst.value},
-    }
 
 
 def _verify(source: Source, model: onnx.ModelProto, options: Options) -> list[verify.Difference]:
