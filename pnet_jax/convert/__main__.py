@@ -1,9 +1,10 @@
 """The command line of conversion: `python -m pnet_jax.convert --help`."""
 
 import argparse
+import contextlib
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pnet_jax.convert.hub import export_hub
@@ -46,6 +47,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     to_hub.add_argument("--out", type=pathlib.Path, required=True, help="a folder")
     to_hub.set_defaults(run=_to_hub)
+    to_web = commands.add_parser(
+        "to-web",
+        parents=[checkpoint],
+        help="a run's checkpoint to a page that classifies dropped images in the browser",
+    )
+    to_web.add_argument("--out", type=pathlib.Path, required=True, help="a folder")
+    _add_experts(to_web)
+    to_web.add_argument(
+        "--runtime",
+        type=pathlib.Path,
+        metavar="DIST",
+        help="the folder dist of onnxruntime-web (default: the package from npm)",
+    )
+    to_web.set_defaults(run=_to_web)
     from_torch = commands.add_parser(
         "from-torch", help="a PyTorch file to a directory for config.init_from"
     )
@@ -83,18 +98,22 @@ def _add_to_onnx(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         default=True,
         help="batch norm as part of the kernels, or as nodes of its own",
     )
-    to_onnx.add_argument(
-        "--experts",
-        choices=("fp32", "fp16", "int8"),
-        default="fp32",
-        help="how experts are stored; unless fp32, other matrices are stored as int16",
-    )
+    _add_experts(to_onnx)
     to_onnx.add_argument(
         "--with-preprocessing",
         action="store_true",
         help="the file takes [N, S, S, 3] uint8 pixels instead of normalised floats",
     )
     to_onnx.set_defaults(run=_to_onnx)
+
+
+def _add_experts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--experts",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="how experts are stored; unless fp32, other matrices are stored as int16",
+    )
 
 
 def _batch(text: str) -> int | str:
@@ -131,13 +150,8 @@ def _from_torch(args: argparse.Namespace) -> str:
 
 
 def _to_onnx(args: argparse.Namespace) -> str:
-    try:
+    with _onnx_needed("to-onnx"):
         from pnet_jax.convert.onnx.export import Options, export_onnx
-    except ImportError as error:
-        raise UserError(
-            "to-onnx needs onnx and onnxruntime, which are not installed: pip install "
-            "'pnet_jax[torch]'."
-        ) from error
     options = Options(args.batch, args.fold_bn, args.experts, args.with_preprocessing)
     done = export_onnx(
         args.workdir,
@@ -147,12 +161,41 @@ def _to_onnx(args: argparse.Namespace) -> str:
         weights=args.weights,
         verified=args.verify,
     )
-    checked = (
-        "not compared with the Flax network"
-        if done.difference is None
-        else f"{done.layers} layers compared, logits within {done.difference:.0e} of their "
-        f"standard deviation"
+    return _told(done)
+
+
+def _to_web(args: argparse.Namespace) -> str:
+    with _onnx_needed("to-web"):
+        from pnet_jax.convert.web import export_web
+    done = export_web(
+        args.workdir,
+        args.out,
+        step=args.step,
+        weights=args.weights,
+        experts=args.experts,
+        runtime=args.runtime,
     )
+    return f"{_told(done)}\nlook at it by: python -m http.server --directory {args.out}"
+
+
+@contextlib.contextmanager
+def _onnx_needed(command: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{command} needs onnx and onnxruntime, which are not installed: pip install "
+            f"'pnet_jax[torch]'."
+        ) from error
+
+
+def _told(done: Any) -> str:
+    checked = "not compared with the Flax network"
+    if done.difference is not None:
+        checked = (
+            f"{done.layers} layers compared, logits within {done.difference:.0e} of their "
+            f"standard deviation"
+        )
     return (
         f"{done.path}: {done.source.model}, step {done.source.step}, {done.size_bytes / 1e6:.1f} "
         f"MB; {checked}"
