@@ -36,13 +36,14 @@ def open_classifier(path: pathlib.Path) -> Classifier:
       UserError: if there is none, it is damaged, or it does not say how images are prepared.
     """
     if path.is_dir():
-        return _of_source(open_source(path, step=None, weights="ema"))
+        return of_source(open_source(path, step=None, weights="ema"))
     if path.suffix == ".onnx":
         return _of_onnx(path)
     return _of_weights(path)
 
 
-def _of_source(source: Source) -> Classifier:
+def of_source(source: Source) -> Classifier:
+    """The Flax network of a checkpoint."""
     network, variables = source.network, source.variables
     forward = jax.jit(
         lambda images: network.apply(variables, images, temperature=source.temperature)
@@ -77,7 +78,7 @@ def _of_weights(path: pathlib.Path) -> Classifier:
         preprocessing=Preprocessing.of(said["preprocessing"]),
         temperature=said["temperature"],
     )
-    return _of_source(source)
+    return of_source(source)
 
 
 def _of_onnx(path: pathlib.Path) -> Classifier:
