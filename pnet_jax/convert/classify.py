@@ -64,20 +64,24 @@ def _of_weights(path: pathlib.Path) -> Classifier:
             f"{path} does not say which network it belongs to; keep the conversion.json that "
             f"to-torch wrote beside it, or start from the weights by from-torch."
         )
-    name, fields = said["model"], dict(said["fields"])
-    variables = from_torch(name, tensors, **fields)
-    source = Source(
-        workdir=path.parent,
-        model=name,
-        fields=fields,
-        step=said["step"],
-        weights=said["weights"],
-        variables=variables,
-        fingerprint=said["config_fingerprint"],
-        classes=said["classes"],
-        preprocessing=Preprocessing.of(said["preprocessing"]),
-        temperature=said["temperature"],
-    )
+    try:
+        name, fields = said["model"], dict(said["fields"])
+        source = Source(
+            workdir=path.parent,
+            model=name,
+            fields=fields,
+            step=said["step"],
+            weights=said["weights"],
+            variables=from_torch(name, tensors, **fields),
+            fingerprint=said["config_fingerprint"],
+            classes=said["classes"],
+            preprocessing=Preprocessing.of(said["preprocessing"]),
+            temperature=said["temperature"],
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"What is said of {path} is not what to-torch writes ({error}); convert it again."
+        ) from error
     return of_source(source)
 
 

@@ -109,7 +109,7 @@ tags: [image-classification, timm]
     model = create_model("{source.model}", num_classes={source.num_classes}{arguments})
     model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 
-or, with timm, `torch_model.register_with_timm()` and then
+or, with timm, `torch_model.register_with(timm)` and then
 
     timm.create_model("local-dir:FOLDER", pretrained=True)
 

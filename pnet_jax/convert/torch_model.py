@@ -106,10 +106,11 @@ def create_model(
     )
 
 
-def register_with_timm() -> None:
-    """Makes timm know these networks: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
-    from timm.models import build_model_with_cfg, register_model
+def register_with(timm: Any) -> None:
+    """Makes the module timm know these networks.
 
+    Then `timm.create_model("local-dir:FOLDER", pretrained=True)` opens a folder of to-hub.
+    """
     for name in _MODELS:
 
         def entry(
@@ -120,10 +121,10 @@ def register_with_timm() -> None:
             **options: Any,
         ) -> nn.Module:
             network = functools.partial(create_model, _name, features_only=features_only)
-            return build_model_with_cfg(network, _name, pretrained, **options)
+            return timm.models.build_model_with_cfg(network, _name, pretrained, **options)
 
         entry.__name__ = entry.__qualname__ = name
-        register_model(entry)
+        timm.models.register_model(entry)
 
 
 def _make_divisible(value: float, divisor: int = 4) -> int:

@@ -78,9 +78,10 @@ def reference(source: Source, images: np.ndarray, layers: Iterable[str]) -> dict
 
     # It runs once: time spent on optimising its machine code would be lost.
     quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    logits, state = jax.device_get(
-        jax.jit(apply, compiler_options=quickly)(source.variables, images)
-    )
+    # Accelerators would round the factors of products otherwise.
+    with jax.default_matmul_precision("highest"):
+        compiled = jax.jit(apply, compiler_options=quickly)
+        logits, state = jax.device_get(compiled(source.variables, images))
     given = {
         "/".join(path[:-1]): value[0]
         for path, value in traverse_util.flatten_dict(state.get("intermediates", {})).items()

@@ -63,7 +63,7 @@ def test_folder_opens_by_its_own_files(workdir, tmp_path, capsys):
     network = twin.create_model(config["architecture"], num_classes=3, **config["model_args"])
     tensors = {key: torch.tensor(x) for key, x in read_weights(out / hub.WEIGHTS).items()}
     network.load_state_dict(tensors, strict=True)
-    assert "`torch_model.register_with_timm()`" in (out / hub.CARD).read_text()
+    assert "`torch_model.register_with(timm)`" in (out / hub.CARD).read_text()
 
 
 def test_other_networks_are_refused(tmp_path, capsys):

@@ -82,7 +82,8 @@ class Graph:
         """
         array = np.asarray(array, None if isinstance(array, np.ndarray) else np.int64)
         constant = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        if self.constants.setdefault(name, constant) != constant:
+        there = self.constants.setdefault(name, constant)
+        if there is not constant and there != constant:
             raise ValueError(f"there are two constants called {name}")
         return name
 

@@ -82,8 +82,8 @@ class Layers:
             "kernel_shape": [size] * 2,
             "strides": [strides] * 2,
             "pads": pads,
+            "group": x.channels if depthwise else 1,
         }
-        attributes["group"] = x.channels if depthwise else 1
         name = _name(path, layout if depthwise else None)
         if not dynamic:
             array = to_torch_layout((*path, "kernel"), kernel)
@@ -146,13 +146,11 @@ class Layers:
 
         `layout` is that of the mean's channels.
         """
-        graph, inputs, scale = self.graph, layout, 1.0
+        graph, scale = self.graph, 1.0
+        inputs: np.ndarray | None = layout
         if self.routing == "softmax_mlp":
-            hidden = self.dense(mean, (*path, "hidden"), layout)
-            mean, inputs = (
-                graph.add("Relu", hidden),
-                np.arange(self.params[*path, "hidden", "bias"].size),
-            )
+            mean = graph.add("Relu", self.dense(mean, (*path, "hidden"), layout))
+            inputs = None
         if self.routing != "sigmoid_linear":
             scale = 1.0 / self.temperature
         y = self.dense(mean, (*path, "out"), inputs, scale=scale)
