@@ -9,12 +9,13 @@ from typing import Any
 
 from flax import linen as nn
 
-from pnet_jax.analysis import complexity, figures, points, tables
+from pnet_jax.analysis import complexity, figures, latency, points, tables
 from pnet_jax.analysis.count import Count, count
 from pnet_jax.analysis.published import NETWORKS
 from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, list_models
 from pnet_jax.report import atomic
+from pnet_jax.report.progress import Progress
 from pnet_jax.report.tables import format_table
 
 
@@ -101,6 +102,33 @@ def figures_command(args: argparse.Namespace) -> str:
     return "\n".join(said)
 
 
+def latency_command(args: argparse.Namespace) -> str:
+    """Milliseconds of single images, networks in turns."""
+    models = list(dict.fromkeys(args.models))
+    with Progress(args.repeats, images_per_step=len(models), description="latency") as progress:
+        timed = latency.measure(
+            models,
+            threads=args.threads,
+            repeats=args.repeats,
+            image_size=args.resolution,
+            on_repeat=progress.update,
+        )
+    rows = latency.rows(timed)
+    content = {
+        "setting": latency.setting(args.threads),
+        "latency_ms": {one.model: round(one.median, 3) for one in timed},
+        "rows": rows,
+        "milliseconds": {
+            one.model: [round(value, 3) for value in one.milliseconds] for one in timed
+        },
+    }
+    if args.out is not None:
+        _write(args.out, (_json(content) + "\n").encode())
+    if args.json:
+        return _json(content)
+    return f"{format_table(rows)}\n\n{content['setting']}"
+
+
 def _model(args: argparse.Namespace) -> nn.Module:
     fields = {"num_experts": args.num_experts, "routing": args.routing}
     given = {name: value for name, value in fields.items() if value is not None}
@@ -149,6 +177,12 @@ def _positive(text: str) -> int:
     return value
 
 
+def _at_least_two(text: str) -> int:
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text} repeats have no spread; take two or more")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pnet_jax.analyze",
@@ -190,6 +224,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write it as Markdown")
     models.set_defaults(run=models_command)
+    times = commands.add_parser(
+        "latency",
+        parents=[as_json],
+        help="milliseconds of single images in ONNX Runtime, networks in turns",
+    )
+    times.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="networks, with :published behind as PyTorch exports the published code, or .onnx "
+        "files; with resnet50 and swin_tiny among them, ratios to these are shown",
+    )
+    times.add_argument("--runtime", choices=("onnxruntime",), default="onnxruntime")
+    times.add_argument("--threads", type=_positive, default=1, help="default: 1")
+    times.add_argument("--repeats", type=_at_least_two, default=30, help="default: 30")
+    times.add_argument(
+        "--resolution", type=_positive, default=224, metavar="R", help="pixels (default: 224)"
+    )
+    times.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="also write JSON, for figures --latency"
+    )
+    times.set_defaults(run=latency_command)
     pictures = commands.add_parser(
         "figures",
         help="accuracy against multiply-adds and latency, and the ablation of experts",

@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "aot": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "bench": {"program", "recipes", *_MIDDLE, *_NETWORKS, *_BASE},
     "build_data": {"data", *_BASE},
+    "predict": {"convert", "data", *_BASE},
     "train": {"evaluate", *_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "evaluate": {*_RUN, *_MIDDLE, *_NETWORKS, *_BASE},
     "analyze": {"analysis", "report", *_NETWORKS, *_BASE},

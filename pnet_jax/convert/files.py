@@ -1,5 +1,7 @@
 """PyTorch weights on disk: `.safetensors` or, with torch installed, `.pth`. Tensors, never code."""
 
+import contextlib
+import json
 import os
 import pathlib
 import pickle
@@ -7,10 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from pnet_jax.errors import UserError
+
+# The entry of a safetensors file's header that says, as JSON, what `convert.source` describes.
+DESCRIPTION = "pnet_jax"
 
 _SUFFIXES = (".safetensors", ".pth")
 
@@ -30,13 +35,27 @@ def write_weights(
         write = lambda target: torch.save(tensors, target)  # noqa: E731
     else:
         write = lambda target: save_file(dict(state_dict), target, dict(metadata))  # noqa: E731
-    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_whole(path, write)
+
+
+def replace_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Makes a file, and the directories above it, whole or not at all; `write` fills a path.
+
+    Raises:
+      UserError: if it cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); choose another --out."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -65,6 +84,18 @@ def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not isinstance(tensors, Mapping) or not all(torch.is_tensor(t) for t in tensors.values()):
         raise UserError(f"{path} is no state dict; save model.state_dict() and convert that.")
     return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def read_description(path: pathlib.Path) -> dict[str, Any] | None:
+    """What a safetensors file that this project wrote says of itself; None of any other."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "numpy") as file:
+            said = json.loads((file.metadata() or {}).get(DESCRIPTION, "null"))
+    except (SafetensorError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _suffix(path: pathlib.Path) -> str:

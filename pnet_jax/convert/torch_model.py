@@ -11,6 +11,9 @@ dynamic convolutions are computed; all are the same function:
 - `experts`: one convolution with K times the outputs, which are then mixed.
 """
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,12 +66,16 @@ def create_model(
     form: str = "matmul",
     in_chans: int = 3,
     drop_rate: float = 0.2,
+    global_pool: str = "avg",
     features_only: bool = False,
 ) -> nn.Module:
-    """The network of that name; `features_only` returns the map before each stride and the last.
+    """The network of that name.
+
+    `features_only` returns the map before each stride and the last. `global_pool` is "avg", "max",
+    or "" for no pooling, which needs `num_classes` 0 and returns a map.
 
     Raises:
-      ValueError: for an unknown name, routing or form.
+      ValueError: for an unknown name, routing, form or pooling.
     """
     if name not in _MODELS:
         raise ValueError(f"There is no model {name!r}; there are {', '.join(_MODELS)}.")
@@ -80,6 +87,11 @@ def create_model(
             f"There is no routing {routing!r}; there are softmax_mlp, softmax_linear, "
             f"sigmoid_linear."
         )
+    if global_pool not in ("avg", "max") and (global_pool or num_classes):
+        raise ValueError(
+            f"There is no global_pool {global_pool!r} with {num_classes} classes; there are avg, "
+            f"max, and with num_classes 0 an empty one."
+        )
     options = (num_experts or experts, routing, routing_ratio, form) if experts else None
     return GhostNet(
         stages,
@@ -89,8 +101,30 @@ def create_model(
         num_classes,
         in_chans,
         drop_rate,
+        global_pool,
         features_only,
     )
+
+
+def register_with(timm: Any) -> None:
+    """Makes the module timm know these networks.
+
+    Then `timm.create_model("local-dir:FOLDER", pretrained=True)` opens a folder of to-hub.
+    """
+    for name in _MODELS:
+
+        def entry(
+            pretrained: bool = False,
+            *,
+            _name: str = name,
+            features_only: bool = False,
+            **options: Any,
+        ) -> nn.Module:
+            network = functools.partial(create_model, _name, features_only=features_only)
+            return timm.models.build_model_with_cfg(network, _name, pretrained, **options)
+
+        entry.__name__ = entry.__qualname__ = name
+        timm.models.register_model(entry)
 
 
 def _make_divisible(value: float, divisor: int = 4) -> int:
@@ -248,10 +282,12 @@ class GhostNet(nn.Module):
         num_classes: int,
         in_chans: int,
         drop_rate: float,
+        global_pool: str,
         features_only: bool,
     ) -> None:
         super().__init__()
         self.features_only, self.drop_rate = features_only, drop_rate
+        self.num_classes, self.global_pool = num_classes, global_pool
         channels = _make_divisible(16 * width)
         self.conv_stem = _conv(in_chans, channels, 3, 2, 1, options)
         self.bn1, self.act1 = nn.BatchNorm2d(channels), act()
@@ -277,7 +313,14 @@ class GhostNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature map to logits, or to the 1280 features before them."""
-        x = self.act2(self.conv_head(x.mean((2, 3), keepdim=True))).flatten(1)
+        if self.global_pool == "avg":
+            x = x.mean((2, 3), keepdim=True)
+        elif self.global_pool == "max":
+            x = x.amax((2, 3), keepdim=True)
+        x = self.act2(self.conv_head(x))
+        if not self.global_pool:
+            return x
+        x = x.flatten(1)
         x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)
 

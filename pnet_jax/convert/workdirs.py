@@ -5,12 +5,16 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+from flax import traverse_util
+
 from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import CheckpointConfig
-from pnet_jax.convert.files import read_weights, write_weights
-from pnet_jax.convert.reparam import MERGES_INTO, merge_branches
-from pnet_jax.convert.state_dict import from_torch, to_torch
+from pnet_jax.convert.files import DESCRIPTION, read_weights, write_weights
+from pnet_jax.convert.record import write_record
+from pnet_jax.convert.source import Source, open_source
+from pnet_jax.convert.state_dict import StateDict, from_torch, to_torch
 from pnet_jax.errors import UserError
 
 
@@ -25,7 +29,12 @@ class Exported:
 
 
 def export(
-    workdir: pathlib.Path, out: pathlib.Path, *, step: int | None = None, weights: str = "ema"
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    *,
+    step: int | None = None,
+    weights: str = "ema",
+    verified: bool = True,
 ) -> Exported:
     """Writes the weights of a checkpoint under their published PyTorch names.
 
@@ -36,20 +45,30 @@ def export(
       out: ends in `.safetensors` or `.pth`.
       step: of the checkpoint; None takes the best one.
       weights: "ema", the averages that evaluation uses, or "raw".
+      verified: reads the state dict back, as the Flax network's variables, bit by bit the same.
 
     Raises:
-      UserError: if there is no such run, checkpoint or file type.
+      UserError: if there is no such run, checkpoint or file type, or the way back fails.
     """
-    model = workdirs.read_config(workdir)["model"]["name"]
-    with Checkpoints(workdir) as checkpoints:
-        chosen = checkpoints.choose(step)
-        ema, raw = checkpoints.restore_averages(chosen)
-    variables = {"ema": ema, "raw": raw}[weights]
-    if model in MERGES_INTO:
-        model, variables = MERGES_INTO[model], merge_branches(variables)
-    state_dict = to_torch(model, variables)
-    write_weights(out, state_dict, {"model": model, "step": str(chosen), "weights": weights})
-    return Exported(out, model, chosen, len(state_dict))
+    source = open_source(workdir, step=step, weights=weights)
+    state_dict = to_torch(source.model, source.variables)
+    if verified:
+        _require_way_back(source, state_dict)
+    metadata = {"model": source.model, "step": str(source.step), "weights": weights}
+    write_weights(out, state_dict, metadata | {DESCRIPTION: json.dumps(source.describe())})
+    checked = "read back bit by bit" if verified else None
+    write_record(out, source.describe() | {"verified": checked})
+    return Exported(out, source.model, source.step, len(state_dict))
+
+
+def _require_way_back(source: Source, state_dict: StateDict) -> None:
+    """Raises UserError unless the state dict gives the variables that it was made of."""
+    restored = traverse_util.flatten_dict(
+        from_torch(source.model, state_dict, **source.fields), keep_empty_nodes=True
+    )
+    for path, leaf in traverse_util.flatten_dict(source.variables, keep_empty_nodes=True).items():
+        if not np.array_equal(restored[path], leaf):
+            raise UserError(f"The way back from PyTorch changes {'/'.join(path)}; nothing written.")
 
 
 def import_weights(

@@ -86,7 +86,7 @@ class Step(NamedTuple):
     groups: int = 1
 
 
-def _chain(row: Row, inputs: int, features: int) -> tuple[Step, ...]:
+def chain(row: Row, inputs: int, features: int) -> tuple[Step, ...]:
     """The convolutions of a block of `row`, in order."""
     expanded, k, s = inputs * row.expansion, row.kernel_size, row.strides
     if row.kind == "conv":
@@ -168,10 +168,10 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, temperature: jax.Array | float, *, train: bool) -> jax.Array:
         row, options, inputs = self.row, self.options, x.shape[-1]
         skip = row.strides == 1 and inputs == self.features
-        chain = _chain(row, inputs, self.features)
+        steps = chain(row, inputs, self.features)
         y = x
-        for place, step in enumerate(chain, start=1):
-            last = place == len(chain)
+        for place, step in enumerate(steps, start=1):
+            last = place == len(steps)
             if last and row.se_ratio > 0:
                 # The ratio is to the block's input, as in TensorFlow's code.
                 squeezed = max(1, round(inputs * row.se_ratio))
@@ -237,7 +237,7 @@ class EfficientNet(nn.Module):
             dtype=self.dtype,
         )
         x = images.astype(self.dtype)
-        stem = Step("conv_stem", self._channels(self.stem_features), kernel_size=3, strides=2)
+        stem = Step("conv_stem", self.channels(self.stem_features), kernel_size=3, strides=2)
         x = self.act(options.batch_norm("bn1")(options.conv(stem, x, temperature), train=train))
         blocks = [
             (f"blocks_{stage}_{index}", row if index == 0 else row._replace(strides=1))
@@ -247,13 +247,13 @@ class EfficientNet(nn.Module):
         for place, (name, row) in enumerate(blocks):
             block = Block(
                 row=row,
-                features=self._channels(row.features),
+                features=self.channels(row.features),
                 drop_path_rate=self.drop_path_rate * place / len(blocks),
                 options=options,
                 name=name,
             )
             x = apply_block(block, x, temperature, train=train, remat=self.remat)
-        x = Conv(self._channels(1280), dtype=self.dtype, name="conv_head")(x)
+        x = Conv(self.channels(1280), dtype=self.dtype, name="conv_head")(x)
         x = self.act(options.batch_norm("bn2")(x, train=train))
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
@@ -265,7 +265,8 @@ class EfficientNet(nn.Module):
         )(x)
         return x.astype(jnp.float32)
 
-    def _channels(self, features: int) -> int:
+    def channels(self, features: int) -> int:
+        """Of a layer with so many at width 1."""
         return make_divisible(features * self.width, 8, limit=0.0)
 
 

@@ -54,12 +54,22 @@ def test_features_only_gives_one_map_a_resolution():
     assert [m.shape[-1] for m in maps] == [32, 16, 8, 4, 2]
 
 
+def test_pooling_of_the_head():
+    images = torch.randn(2, 3, 64, 64)
+    names = {"global_pool": "", "num_classes": 0}
+    for pool, shape in ((names, (2, 1280, 2, 2)), ({"global_pool": "max"}, (2, 1000))):
+        twin = torch_model.create_model("ghostnet_300m", width=0.2, **pool).eval()
+        with torch.inference_mode():
+            assert twin(images).shape == shape
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ({"name": "resnet"}, "There is no model 'resnet'"),
         ({"form": "fourier"}, "There is no form 'fourier'; there are conv, matmul, experts."),
         ({"routing": "none"}, "There is no routing 'none'"),
+        ({"global_pool": ""}, "There is no global_pool '' with 1000 classes"),
     ],
 )
 def test_refuses_in_a_sentence(fields, sentence):

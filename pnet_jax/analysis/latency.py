@@ -1,0 +1,209 @@
+"""The paper's latency study: single images through ONNX Runtime on the CPU, networks in turns.
+
+Weights are random, as times do not depend on them.
+"""
+
+import functools
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnet_jax.augment.normalize import MEAN, STD
+from pnet_jax.convert.source import Preprocessing, Source
+from pnet_jax.errors import UserError
+from pnet_jax.models import create_model, list_models, nearest
+
+# Behind the name of a network: as the paper's authors published it, exported by PyTorch.
+PUBLISHED = ":published"
+_REFERENCES = {"resnet50": "ResNet-50 / it", "swin_tiny": "Swin-T / it"}
+
+
+class Timed(NamedTuple):
+    """Milliseconds of each run of a network on one image."""
+
+    model: str
+    milliseconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.milliseconds)
+
+
+def measure(
+    models: Sequence[str],
+    *,
+    threads: int,
+    repeats: int,
+    image_size: int = 224,
+    on_repeat: Callable[[int], None] = lambda done: None,
+) -> list[Timed]:
+    """Times networks in turns: A B C A B C ..., so that a noisy machine is noisy to all alike.
+
+    Args:
+      models: names of `list_models()`, also with `:published` behind, or paths of `.onnx` files
+        that take one image.
+      threads: of ONNX Runtime.
+      repeats: runs of each network that count; two more come first.
+      image_size: pixels; a file has its own.
+      on_repeat: is told how many repeats are done.
+
+    Raises:
+      UserError: for an unknown network or file, or without ONNX Runtime.
+    """
+    try:
+        from pnet_jax.convert.onnx.session import open_session
+    except ImportError as error:
+        raise UserError(
+            "Latencies need onnx and onnxruntime, which are not installed: pip install "
+            "'pnet_jax[torch]'."
+        ) from error
+    runs: dict[str, Callable[[], Any]] = {}
+    for model in models:
+        session = open_session(_content(model, image_size), threads=threads)
+        (images,) = session.get_inputs()
+        shape = [length if isinstance(length, int) else 1 for length in images.shape]
+        pixels = np.random.default_rng(0).integers(0, 256, shape)
+        batch = pixels.astype(np.uint8 if images.type == "tensor(uint8)" else np.float32)
+        runs[model] = functools.partial(session.run, None, {images.name: batch})
+    milliseconds: dict[str, list[float]] = {model: [] for model in runs}
+    for repeat in range(-2, repeats):
+        for model, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if repeat >= 0:
+                milliseconds[model].append(1e3 * (time.perf_counter() - start))
+        on_repeat(max(0, repeat + 1))
+    return [Timed(model, times) for model, times in milliseconds.items()]
+
+
+def rows(timed: Sequence[Timed]) -> list[dict[str, str]]:
+    """The table: medians with the quartiles around them, and the references' times over each."""
+    references = {t.model: t for t in timed if t.model in _REFERENCES}
+    table = []
+    for one in timed:
+        quartiles = statistics.quantiles(one.milliseconds, n=4)
+        row = {
+            "model": one.model,
+            "ms": f"{one.median:.2f}",
+            "quartiles": f"{quartiles[0]:.2f} to {quartiles[2]:.2f}",
+        }
+        for name, reference in references.items():
+            row[_REFERENCES[name]] = f"{ratio(reference, one):.2f}"
+        table.append(row)
+    return table
+
+
+def ratio(numerator: Timed, denominator: Timed) -> float:
+    """The median of the ratios of neighbours, which drifts of the machine leave alone."""
+    pairs = zip(numerator.milliseconds, denominator.milliseconds, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def setting(threads: int) -> str:
+    """What must stand beside the times: runtime, threads, processor and its vector instructions."""
+    import onnxruntime
+
+    of_threads = "1 thread" if threads == 1 else f"{threads} threads"
+    return (
+        f"ONNX Runtime {onnxruntime.__version__}, {of_threads}, batch 1, float32, {_processor()}, "
+        f"{time.strftime('%Y-%m-%d')}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    except OSError:
+        return platform.processor() or platform.machine()
+    said = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = said.get("flags", "").split()
+    isa = [name for name, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f")) if flag in flags]
+    name = said.get("model name", platform.machine())
+    return f"{name} ({' and '.join(isa)})" if isa else name
+
+
+def _content(model: str, image_size: int) -> Any:
+    """The ONNX model of a name, or the path of a file."""
+    if model.endswith(".onnx"):
+        return pathlib.Path(model)
+    name = model.removesuffix(PUBLISHED)
+    if name not in list_models():
+        raise UserError(f"There is no model {name!r}; {nearest(name, list_models())}")
+    if model.endswith(PUBLISHED):
+        return _published(name, image_size)
+    from pnet_jax.convert.onnx.model import Options, build
+
+    return build(random_source(name, image_size), Options(batch=1))
+
+
+def random_source(name: str, image_size: int, **fields: Any) -> Source:
+    """A network as if it were a checkpoint, with random weights.
+
+    Dynamic ones route as published unless told otherwise.
+    """
+    network = create_model(name, **fields)
+    if getattr(network, "num_experts", None) is not None:
+        fields = {"routing": "sigmoid_linear"} | fields
+        network = create_model(name, **fields)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(0)
+
+    def leaf(path: Any, shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key in ("scale", "var"):
+            return np.ones(shape.shape, np.float32)
+        # Far from overflow, and from the tiny numbers that processors are slow with.
+        spread = np.float32(np.prod(shape.shape[-4:-1] or (1,)) ** -0.5)
+        return spread * rng.standard_normal(shape.shape, np.float32)
+
+    return Source(
+        workdir=pathlib.Path(),
+        model=name,
+        fields=fields,
+        step=0,
+        weights="raw",
+        variables={"batch_stats": {}} | jax.tree_util.tree_map_with_path(leaf, shapes),
+        fingerprint="",
+        classes=None,
+        preprocessing=Preprocessing(image_size, 0.875, MEAN, STD),
+        temperature=1.0,
+    )
+
+
+def _published(name: str, image_size: int) -> Any:
+    """The published form of a network as PyTorch's TorchScript exporter writes it."""
+    try:
+        import onnx
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{name}{PUBLISHED} needs PyTorch, which is not installed: pip install "
+            f"'pnet_jax[torch]'."
+        ) from error
+    from pnet_jax.convert import torch_model
+
+    try:
+        network = torch_model.create_model(name, routing="sigmoid_linear", form="conv").eval()
+    except ValueError as error:
+        raise UserError(f"{name}{PUBLISHED}: {error}") from error
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        path = pathlib.Path(directory) / "published.onnx"
+        warnings.simplefilter("ignore")  # the exporter is the one the published code was used with
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, image_size, image_size),),
+            path,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+        )
+        return onnx.load(path)

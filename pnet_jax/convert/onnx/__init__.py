@@ -1,0 +1,1 @@
+"""Networks as ONNX graphs, written node by node from their weights: no PyTorch, no tracing."""
