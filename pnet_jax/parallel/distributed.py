@@ -5,6 +5,7 @@ sentence.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import socket
@@ -16,7 +17,6 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
-import jaxlib
 
 import pnet_jax
 from pnet_jax.config import Config, DistributedConfig, fingerprint
@@ -46,7 +46,7 @@ def join(config: Config) -> Iterator["Processes"]:
     facts = {
         "the version of pnet_jax": pnet_jax.__version__,
         "the version of jax": jax.__version__,
-        "the version of jaxlib": jaxlib.__version__,
+        "the version of jaxlib": importlib.metadata.version("jaxlib"),
         "the configuration's fingerprint": fingerprint(config),
     }
     with Processes(limits, place) as processes:
