@@ -60,6 +60,8 @@ def train(
     run = Run.of(config)
     processes.agree("the data set", run.dataset.digest())
     check_batch("global_batch_size", config.global_batch_size, run.mesh)
+    # Nothing is compiled yet, but accumulate_steps is found to fit the batch or not.
+    run.program.train_step()
     facts = _facts(run)
     _announce(facts)
     _show_sharding(run)

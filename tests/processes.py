@@ -19,8 +19,6 @@ from pnet_jax.report.jsonl import read_records
 from tests.tiny_run import CONFIG, Shell
 
 STEPS = 30
-SAVE_STEPS = (8, 12, 16, 24, 25, 30)
-EVAL_STEPS = (12, 25, 30)
 
 _NETWORK = """
 import os
@@ -175,5 +173,4 @@ def assert_same_metrics(workdir: pathlib.Path, reference: pathlib.Path, rtol: fl
     ours, theirs = metrics(workdir), metrics(reference)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
-        # One image of 16 that lies between two classes may fall on either side.
         np.testing.assert_allclose(value, theirs[name], rtol=rtol, atol=1e-7, err_msg=name)

@@ -140,13 +140,14 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
 def test_a_run_goes_on_with_fewer_processes(
     launcher: Launcher, one: pathlib.Path, tmp_path: pathlib.Path
 ):
-    """Four, then two, then one: the metrics of one that was never disturbed."""
+    """Four, then two that share the parameters, then one: the metrics of one never disturbed."""
     workdir = tmp_path / "run"
-    for count, step in ((4, 6), (2, 18)):
-        ranks = launcher.start(workdir, count=count)
+    for count, mesh, step in ((4, "data=4", 6), (2, "fsdp=2", 18)):
+        ranks = launcher.start(workdir, f"mesh={mesh}", count=count)
         wait_until(lambda: has_record(workdir, "train", step), ranks)  # noqa: B023
         ranks[-1].process.send_signal(signal.SIGTERM)
         assert [rank.end() for rank in ranks] == [42] * count, ranks[0].said()
+        assert ("of them split" in ranks[0].said()) == (mesh == "fsdp=2")
     (said,) = launcher.finish(workdir, count=1)
     assert re.search(rf"continuing after step \d+ of {STEPS}", said)
     assert_same_metrics(workdir, one, rtol=1e-5)

@@ -363,6 +363,8 @@ class Processes:
         """Ends all processes for an exception in this one."""
         if isinstance(error, UserError | TrainingError):
             self._end(str(error), 2 if isinstance(error, UserError) else 1)
+        if isinstance(error, KeyboardInterrupt):
+            self._end("Interrupted; the same command continues after the last checkpoint.", 130)
         # Most likely this is the loss of another process, of which its connection tells.
         time.sleep(_LEAVING_SECS)
         traceback.print_exception(error)
