@@ -121,3 +121,27 @@ def test_mistakes_are_told(workdir, tmp_path, monkeypatch, capsys, arguments, se
     assert told.startswith("pnet_jax: ")
     assert sentence in told
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--workdir", "nowhere", "--out", "x.onnx"], "not the work directory of a run"),
+        (["--workdir", "RUN", "--out", "x.onxx"], "x.onxx must end in .onnx"),
+        (["--workdir", "RUN", "--out", "x.onnx", "--step", "7"], "it has: 10, 20"),
+    ],
+)
+def test_mistakes_in_onnx_are_told(workdir, tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(workdir) if argument == "RUN" else argument for argument in arguments]
+    assert main(["to-onnx", *arguments]) == 1
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_something_else_is_told(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    command = ["to-torch", "--workdir", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
+    assert main(command) == 1
+    assert "names no network of this project" in capsys.readouterr().err
