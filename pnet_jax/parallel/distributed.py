@@ -67,7 +67,9 @@ class Processes:
         self.index, self.count = (place.index, place.count) if place else (0, 1)
         self._config = config
         self._place = place
-        self._hosts = [socket.gethostname()]
+        self._host = socket.gethostname()
+        # Of all processes, once they have met.
+        self._hosts = [self._host]
         self._links: dict[int, Link] = {}
         self._changed = threading.Condition()
         # Of the others, all guarded by `_changed`: when last heard of, how far, who has
@@ -104,7 +106,7 @@ class Processes:
         if self._place is None:
             return
         place, limit = self._place, self._config.start_secs
-        self._hosts, links = meet(place, self._hosts[0], facts, limit)
+        self._hosts, links = meet(place, self._host, facts, limit)
         with self._changed:
             self._links = links
             self._heard = dict.fromkeys(links, time.monotonic())
@@ -170,7 +172,7 @@ class Processes:
         self._heartbeats = directory / f"process_{self.index}.json"
 
     def _me(self) -> str:
-        return f"process {self.index} ({self._hosts[self.index]})"
+        return f"process {self.index} ({self._host})"
 
     # What other processes say.
 
@@ -304,9 +306,7 @@ class Processes:
             here = self.points.now()
             self._broadcast({"beat": here.progress})
             if self._heartbeats is not None:
-                alive.write_heartbeat(
-                    self._heartbeats, self.index, self._hosts[self.index], here.doing
-                )
+                alive.write_heartbeat(self._heartbeats, self.index, self._host, here.doing)
             now = time.monotonic()
             with self._changed:
                 if self._leaving:
