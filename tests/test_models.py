@@ -107,7 +107,7 @@ def test_create_model_overrides():
             "resnet50",
             {"routing": "softmax_mlp"},
             "resnet50 has no field 'routing'; there are bn_groups, bn_statistics, drop_path_rate, "
-            "drop_rate, dtype, num_classes, width.",
+            "drop_rate, dtype, num_classes, remat, width.",
         ),
         (
             "parameternet_300m",

@@ -86,6 +86,7 @@ MOMENTS: dict[str, tuple[Callable[[pathlib.Path], bool], float]] = {
 }
 
 
+@pytest.mark.slow
 def test_sigterm_at_random_moments_changes_nothing(
     launcher: Launcher, two: pathlib.Path, tmp_path: pathlib.Path
 ):
@@ -113,6 +114,7 @@ def test_sigterm_at_random_moments_changes_nothing(
         assert (workdir / name).read_bytes() == (two / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     launcher: Launcher, two: pathlib.Path, tmp_path: pathlib.Path
 ):
@@ -137,6 +139,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     assert spent["away"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_fewer_processes(
     launcher: Launcher, one: pathlib.Path, tmp_path: pathlib.Path
 ):
@@ -213,6 +216,7 @@ def test_a_failure_in_one_ends_all(launcher: Launcher, tmp_path: pathlib.Path):
         ]
 
 
+@pytest.mark.slow
 def test_the_slow_one_says_what_it_is_doing(launcher: Launcher, tmp_path: pathlib.Path):
     """A decoder that sleeps: the process that all wait for prints its stacks."""
     ranks = launcher.start(
