@@ -127,8 +127,8 @@ class Launcher:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A background shell would have SIGINT ignored, and so would what it starts.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                # A background shell has SIGINT ignored and nohup SIGHUP; so would what they start.
+                preexec_fn=_default_signals,
             )
         end = time.monotonic() + 30
         while when not in said.read_text():
@@ -137,6 +137,11 @@ class Launcher:
             time.sleep(0.02)
         os.killpg(process.pid, how)
         return process.wait(timeout=30), said.read_text()
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
