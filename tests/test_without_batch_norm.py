@@ -17,7 +17,7 @@ from pnet_jax.errors import UserError
 from pnet_jax.models import create_model, init_variables
 from pnet_jax.models.swin import Swin
 from pnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.parallel.sharding import parse_rules, plan_sharding
 from pnet_jax.program import model_of
 from pnet_jax.training.optimizer import make_optimizer
 from pnet_jax.training.state import create_state
@@ -48,7 +48,8 @@ def shardings(optimizer):
         lambda: create_state(network().init(jax.random.key(0), images), optimizer)
     )
     mesh = make_mesh("data=1", jax.devices()[:1])
-    return Shardings(tree_sharding(mesh, shapes), batch_sharding(mesh), replicated(mesh))
+    plan = plan_sharding(mesh, shapes, shapes.params, parse_rules(".*=fsdp"))
+    return Shardings(plan.state, batch_sharding(mesh), replicated(mesh))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_export_and_import(tmp_path):
     variables = {"params": values["params"], "batch_stats": {}}
     run, start = tmp_path / "run", tmp_path / "start"
     run.mkdir()
-    (run / "config.json").write_text(json.dumps({"model": {"name": name}}))
+    (run / "config.json").write_text(json.dumps({"model": {"name": name, "width": width}}))
     with Checkpoints(run, CheckpointConfig()) as checkpoints:
         checkpoints.save(12, variables | {"ema": variables}, None)
 

@@ -15,10 +15,14 @@ from jax.sharding import Mesh
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import CheckpointConfig
 from pnet_jax.parallel.mesh import make_mesh
-from pnet_jax.parallel.sharding import tree_sharding
+from pnet_jax.parallel.sharding import parse_rules, plan_sharding
 from pnet_jax.training.state import TrainState, create_state
 
 READ_WRITE = CheckpointConfig(keep_last=2, keep_best=1)
+
+
+def shardings_on(mesh: Mesh, state: Any) -> Any:
+    return plan_sharding(mesh, state, state.params, parse_rules(".*=fsdp")).state
 
 
 def state_on(mesh: Mesh, seed: int = 0, features: int = 256) -> TrainState:
@@ -35,14 +39,14 @@ def state_on(mesh: Mesh, seed: int = 0, features: int = 256) -> TrainState:
         return np.asarray(rng.normal(size=leaf.shape) * 100, leaf.dtype)
 
     shapes = jax.eval_shape(lambda v: create_state(v, optimizer), variables)
-    return jax.device_put(jax.tree.map(random, shapes), tree_sharding(mesh, shapes))
+    return jax.device_put(jax.tree.map(random, shapes), shardings_on(mesh, shapes))
 
 
 def target_on(mesh: Mesh, state: TrainState) -> Any:
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,
-        tree_sharding(mesh, state),
+        shardings_on(mesh, state),
     )
 
 

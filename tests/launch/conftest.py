@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -121,14 +122,13 @@ class Launcher:
         said = self.folder / "said"
         with said.open("w") as file:
             process = subprocess.Popen(
-                [str(ROOT / "launch" / script), *arguments],
+                # A background shell has SIGINT ignored and nohup SIGHUP; so would what they start.
+                [sys.executable, "-c", _WITH_USUAL_SIGNALS, ROOT / "launch" / script, *arguments],
                 cwd=self.work,
                 env=self.env,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A background shell has SIGINT ignored and nohup SIGHUP; so would what they start.
-                preexec_fn=_default_signals,
             )
         end = time.monotonic() + 30
         while when not in said.read_text():
@@ -139,9 +139,12 @@ class Launcher:
         return process.wait(timeout=30), said.read_text()
 
 
-def _default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+_WITH_USUAL_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
