@@ -53,7 +53,8 @@ def test_reports_a_step_of_one_chip(config, capsys):
     # Adam's two moments and the averages, and the batch norms' statistics.
     assert 3 < result["optimizer_bytes"] / result["parameter_bytes"] < 3.2
     state = result["parameter_bytes"] + result["optimizer_bytes"]
-    assert state < result["argument_bytes"] < 1.5 * state + 64 * 32 * 32 * 3
+    # On the chip small arrays are filled up to whole tiles, and all of this network's are small.
+    assert state < result["argument_bytes"] < 4 * state
     assert result["step_secs"] >= result["bytes_accessed"] / 819e9
     assert result["images_per_sec"] == pytest.approx(256 / result["step_secs"])
     assert result["chip_hours"] == pytest.approx(4 * result["hours"])
