@@ -1,11 +1,12 @@
 """Compiling for TPUs that are not there: XLA's own figures of a step, for one chip."""
 
+import contextlib
 import dataclasses
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -70,7 +71,8 @@ def compile_step(step: Any, *arguments: Any, devices: Sequence[jax.Device]) -> C
     """
     start = time.monotonic()
     try:
-        compiled = step.lower(*arguments).compile()
+        with _uncached():
+            compiled = step.lower(*arguments).compile()
     except jax.errors.JaxRuntimeError as error:
         if "hbm" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -90,6 +92,18 @@ def compile_step(step: Any, *arguments: Any, devices: Sequence[jax.Device]) -> C
         ),
         compile_secs=round(time.monotonic() - start, 1),
     )
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+    """Keeps programs out of the compilation cache, which cannot give them back without a chip."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def bytes_on_a_chip(tree: Any) -> int:
