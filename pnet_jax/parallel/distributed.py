@@ -201,7 +201,9 @@ class Processes:
         elif "stacks" in message:
             alive.print_stacks(message["stacks"], self._me())
         elif "end" in message:
-            self._end(message["end"], message["code"])
+            # Not in the reader's thread, which is to see the connection close.
+            arguments = (message["end"], message["code"])
+            threading.Thread(target=self._end, args=arguments, daemon=True).start()
 
     def _arrive(self, index: int, name: str, value: str) -> None:
         """In process 0: a process has come to the point of that name."""
@@ -363,12 +365,15 @@ class Processes:
         """Ends all processes for an exception in this one."""
         if isinstance(error, UserError | TrainingError):
             self._end(str(error), 2 if isinstance(error, UserError) else 1)
-        if isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt):
             self._end("Interrupted; the same command continues after the last checkpoint.", 130)
-        # Most likely this is the loss of another process, of which its connection tells.
-        time.sleep(_LEAVING_SECS)
-        traceback.print_exception(error)
-        self._end(f"Process {self.index} failed: {type(error).__name__}.", 1)
+        else:
+            # Most likely this is the loss of another process, of which its connection tells.
+            time.sleep(_LEAVING_SECS)
+            if not self._ending.locked():
+                traceback.print_exception(error)
+            self._end(f"Process {self.index} failed: {type(error).__name__}.", 1)
+        # Another thread was first, and ends this process.
         time.sleep(2 * _LEAVING_SECS)
 
     def _end(self, sentence: str, code: int) -> None:

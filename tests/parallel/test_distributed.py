@@ -1,10 +1,15 @@
 """One of the processes of a run by itself; whole runs are in `tests/test_processes.py`."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 
 from pnet_jax.config import DistributedConfig
 from pnet_jax.parallel.distributed import Processes
 from pnet_jax.parallel.place import Place
+from tests.processes import free_port
 
 # The time after which a process ends itself must not come in a test.
 CONFIG = DistributedConfig(preemption_secs=1e6)
@@ -54,3 +59,37 @@ def test_the_only_process_agrees_with_itself():
     processes = Processes(CONFIG, place=None)
     processes.agree("the data set", "a")
     processes.agree("the data set", "b")
+
+
+_MISTAKEN = """
+import sys, time
+from pnet_jax.config import DistributedConfig
+from pnet_jax.errors import UserError
+from pnet_jax.parallel.distributed import Processes
+from pnet_jax.parallel.place import Place
+
+index = int(sys.argv[2])
+with Processes(DistributedConfig(), Place(sys.argv[1], index, 2)) as processes:
+    processes.connect({})
+    time.sleep(0.0 if index else 0.01)
+    raise UserError("The same mistake.")
+"""
+
+
+def test_a_mistake_in_all_is_told_once_and_at_once():
+    """Process 0 makes it just when process 1 tells of its own."""
+    address = f"127.0.0.1:{free_port()}"
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", _MISTAKEN, address, str(index)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    _, told = ranks[1].communicate(timeout=60)
+    other_ended = time.monotonic()
+    _, told_by_0 = ranks[0].communicate(timeout=60)
+    assert time.monotonic() - other_ended < 3
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert told == told_by_0 == "pnet_jax: The same mistake.\n"
