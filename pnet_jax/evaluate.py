@@ -2,7 +2,8 @@
 
     python -m pnet_jax.evaluate --workdir=DIR [--step=N] [--weights=ema|raw] [--json]
 
-prints the accuracies and writes them to `DIR/evaluation_STEP_WEIGHTS.json`.
+prints the accuracies and writes them to `DIR/evaluation_STEP_WEIGHTS.json`. On several hosts it is
+started on each, as training is.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import numpy as np
 from pnet_jax import workdir as workdirs
 from pnet_jax.checkpoint.manager import Checkpoints
 from pnet_jax.config import Config
-from pnet_jax.errors import UserError
+from pnet_jax.errors import TrainingError, UserError
+from pnet_jax.parallel.distributed import join
 from pnet_jax.report import atomic
 from pnet_jax.run import Run
 
@@ -88,7 +90,7 @@ def evaluate_checkpoint(
       UserError: if there is no such run, checkpoint or data, or the batch does not fit the devices.
     """
     workdir = workdir.expanduser().absolute()
-    config = Config.of(ml_collections.ConfigDict(workdirs.read_config(workdir)))
+    config = _config_of(workdir)
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, data_dir=data_dir or config.data.data_dir),
@@ -115,9 +117,14 @@ def evaluate_checkpoint(
         "split": config.data.eval_split,
         **scores,
     }
-    content = json.dumps(result, indent=2) + "\n"
-    atomic.replace_file(workdir / f"evaluation_{chosen}_{weights}.json", content.encode())
+    if jax.process_index() == 0:
+        content = json.dumps(result, indent=2) + "\n"
+        atomic.replace_file(workdir / f"evaluation_{chosen}_{weights}.json", content.encode())
     return result
+
+
+def _config_of(workdir: pathlib.Path) -> Config:
+    return Config.of(ml_collections.ConfigDict(workdirs.read_config(workdir)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,16 +150,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates as the command line says and returns the exit code."""
     args = _parser().parse_args(argv)
     try:
-        result = evaluate_checkpoint(
-            args.workdir,
-            step=args.step,
-            weights=args.weights,
-            data_dir=args.data_dir,
-            batch_size=args.batch_size,
-        )
-    except UserError as error:
+        with join(_config_of(args.workdir)):
+            result = evaluate_checkpoint(
+                args.workdir,
+                step=args.step,
+                weights=args.weights,
+                data_dir=args.data_dir,
+                batch_size=args.batch_size,
+            )
+            # One of the processes speaks for all.
+            speaks = jax.process_index() == 0
+    except (UserError, TrainingError) as error:
         print(f"pnet_jax: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
+    if not speaks:
+        return 0
     if args.json:
         print(json.dumps(result, indent=2))
     else:

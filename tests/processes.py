@@ -10,6 +10,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -98,8 +99,27 @@ class Launcher:
         **environment: str,
     ) -> list[Rank]:
         """The processes (or `only` some of them) of one run, each with the fields given."""
+        commands = {
+            index: self.shell.training(workdir, *fields, *(fields_of or {}).get(index, ()))
+            for index in (range(count) if only is None else only)
+        }
+        return self._start(commands, count, environment)
+
+    def start_evaluation(self, workdir: pathlib.Path, *arguments: str, count: int) -> list[Rank]:
+        """The processes that evaluate a run."""
+        known = f"exec(open({str(self.shell.config)!r}).read())"
+        command = [
+            *(sys.executable, "-c"),
+            f"{known}; import sys; from pnet_jax.evaluate import main; sys.exit(main())",
+            *(f"--workdir={workdir}", *arguments),
+        ]
+        return self._start(dict.fromkeys(range(count), command), count, {})
+
+    def _start(
+        self, commands: dict[int, list[str]], count: int, environment: dict[str, str]
+    ) -> list[Rank]:
         address, ranks = f"127.0.0.1:{free_port()}", []
-        for index in range(count) if only is None else only:
+        for index, command in commands.items():
             place = {
                 "JAX_COORDINATOR_ADDRESS": address,
                 "JAX_NUM_PROCESSES": str(count),
@@ -107,14 +127,8 @@ class Launcher:
             }
             variables = self.shell.environment | environment | (place if count > 1 else {})
             log = self.logs / f"{len(self.started)}.log"
-            own = (fields_of or {}).get(index, ())
             with log.open("w") as file:
-                process = subprocess.Popen(
-                    self.shell.training(workdir, *fields, *own),
-                    env=variables,
-                    stdout=file,
-                    stderr=file,
-                )
+                process = subprocess.Popen(command, env=variables, stdout=file, stderr=file)
             ranks.append(Rank(process, log))
             self.started.append(ranks[-1])
         return ranks

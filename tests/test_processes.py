@@ -70,6 +70,18 @@ def test_two_processes_compute_what_one_does(one: pathlib.Path, two: pathlib.Pat
     assert spent["steps"]["step_secs_p50"] <= spent["steps"]["step_secs_max"]
 
 
+def test_two_processes_evaluate_what_they_trained(launcher: Launcher, two: pathlib.Path):
+    logged = json.loads((two / "summary.json").read_text())["eval"]["final"]
+    ranks = launcher.start_evaluation(two, f"--step={STEPS}", "--json", count=2)
+    for rank in ranks:
+        assert rank.end() == 0, rank.said()
+    first, second = (rank.said() for rank in ranks)
+    assert "top1" not in second
+    scores = json.loads(first[first.index("{") :])
+    for name in ("top1", "top5", "loss", "count"):
+        assert scores[name] == pytest.approx(logged[f"eval/{name}"], rel=1e-6)
+
+
 def test_each_process_leaves_a_heartbeat(two: pathlib.Path):
     for index in (0, 1):
         beat = json.loads((two / "heartbeats" / f"process_{index}.json").read_text())

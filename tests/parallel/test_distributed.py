@@ -1,7 +1,9 @@
 """One of the processes of a run by itself; whole runs are in `tests/test_processes.py`."""
 
+import re
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -62,15 +64,6 @@ def test_the_only_process_agrees_with_itself():
 
 
 _MISTAKEN = """
-import sys, time
-from pnet_jax.config import DistributedConfig
-from pnet_jax.errors import UserError
-from pnet_jax.parallel.distributed import Processes
-from pnet_jax.parallel.place import Place
-
-index = int(sys.argv[2])
-with Processes(DistributedConfig(), Place(sys.argv[1], index, 2)) as processes:
-    processes.connect({})
     time.sleep(0.0 if index else 0.01)
     raise UserError("The same mistake.")
 """
@@ -78,18 +71,54 @@ with Processes(DistributedConfig(), Place(sys.argv[1], index, 2)) as processes:
 
 def test_a_mistake_in_all_is_told_once_and_at_once():
     """Process 0 makes it just when process 1 tells of its own."""
+    first, second = two_processes(_MISTAKEN)
+    _, told = second.communicate(timeout=60)
+    other_ended = time.monotonic()
+    _, told_by_first = first.communicate(timeout=60)
+    assert time.monotonic() - other_ended < 3
+    assert [first.returncode, second.returncode] == [2, 2]
+    assert told == told_by_first == "pnet_jax: The same mistake.\n"
+
+
+_FROZEN = """
+    if index == FROZEN:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_process_is_named(frozen: int):
+    ranks = two_processes(_FROZEN.replace("FROZEN", str(frozen)))
+    _, told = ranks[1 - frozen].communicate(timeout=60)
+    ranks[frozen].kill()
+    ranks[frozen].communicate()
+    assert ranks[1 - frozen].returncode == 1
+    assert re.match(
+        rf"pnet_jax: Process {frozen} \(.+\) is gone \(nothing was heard of it for 2 s\); ", told
+    )
+
+
+def two_processes(body: str) -> list[subprocess.Popen[str]]:
+    """Both have met, then run the body."""
+    script = _SCRIPT + textwrap.indent(textwrap.dedent(body), "    ")
     address = f"127.0.0.1:{free_port()}"
-    ranks = [
+    return [
         subprocess.Popen(
-            [sys.executable, "-c", _MISTAKEN, address, str(index)],
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", script, address, str(index)], stderr=subprocess.PIPE, text=True
         )
         for index in (0, 1)
     ]
-    _, told = ranks[1].communicate(timeout=60)
-    other_ended = time.monotonic()
-    _, told_by_0 = ranks[0].communicate(timeout=60)
-    assert time.monotonic() - other_ended < 3
-    assert [rank.returncode for rank in ranks] == [2, 2]
-    assert told == told_by_0 == "pnet_jax: The same mistake.\n"
+
+
+_SCRIPT = """
+import os, signal, sys, time
+from pnet_jax.config import DistributedConfig
+from pnet_jax.errors import UserError
+from pnet_jax.parallel.distributed import Processes
+from pnet_jax.parallel.place import Place
+
+index = int(sys.argv[2])
+with Processes(DistributedConfig(silence_secs=2.0), Place(sys.argv[1], index, 2)) as processes:
+    processes.connect({})
+"""
