@@ -5,14 +5,17 @@ batch b holds the positions b B ... (b + 1) B - 1 whatever the number of process
 starting at batch b needs nothing but the number b, which a checkpoint stores.
 """
 
+import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
 from absl import flags
+from grain.multiprocessing import SharedMemoryArray
 
 from pnet_jax.data.crop import Box, central_box, random_box, resize, resize_smoothly
 from pnet_jax.data.datasets import Record, Records
@@ -152,7 +155,30 @@ def _batches(stream: Any, reading: Reading, start: int) -> Iterator[Batch]:
     if not flags.FLAGS.is_parsed():
         # Workers are handed absl's flags, which are unparsed outside absl.app.run, and refuse them.
         flags.FLAGS.mark_as_parsed()
-    return _from_workers(batches.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(workers))
+    decoded = batches.to_iter_dataset(grain.ReadOptions(1, 1)).map(_GivenBackByWorker())
+    return _from_workers(decoded.mp_prefetch(workers))
+
+
+class _GivenBackByWorker:
+    """Images into memory that the main process shares and the worker gives back.
+
+    Giving an image back costs the kernel 20 us, which whoever lets go of the memory last pays. So
+    the worker keeps each batch open until the main process has removed the memory's name.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+
+    def __call__(self, batch: Batch) -> Batch:
+        for file in [file for file in self._open if os.fstat(file).st_nlink == 0]:
+            os.close(file)
+            self._open.remove(file)
+        images = SharedMemoryArray(batch["image"].shape, np.uint8)
+        np.copyto(images, batch["image"])
+        # Only Linux shows the memory as a file.
+        with contextlib.suppress(FileNotFoundError):
+            self._open.append(os.open(f"/dev/shm/{images.metadata.name}", os.O_RDONLY))
+        return batch | {"image": images}
 
 
 def _from_workers(dataset: Any) -> Iterator[Batch]:

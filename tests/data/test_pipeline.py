@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from pnet_jax.data.datasets import open_dataset
-from pnet_jax.data.pipeline import Reading, eval_batches, num_eval_batches, train_batches
+from pnet_jax.data.pipeline import (
+    Reading,
+    _GivenBackByWorker,
+    eval_batches,
+    num_eval_batches,
+    train_batches,
+)
 from pnet_jax.errors import TrainingError
 
 NUM_RECORDS = 37
@@ -164,6 +170,25 @@ def test_workers_do_not_matter(records):
     assert_equal(take(records, how, 8, start=3), whole[3:11])
     expected = list(eval_batches(records, reading(8), share=0.875))
     assert_equal(list(eval_batches(records, how, share=0.875)), expected)
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/dev/shm"), reason="Linux alone shows shared memory as files"
+)
+def test_a_worker_gives_memory_back_once_the_main_process_has_let_go(rng):
+    share = _GivenBackByWorker()
+    batches = [{"image": rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)} for _ in range(3)]
+    first, second, third = [share(batch)["image"] for batch in batches]
+    np.testing.assert_array_equal(first, batches[0]["image"])
+    assert len(share._open) == 3
+    second.metadata.close_and_unlink_shm()
+    (removed,) = [file for file in share._open if os.fstat(file).st_nlink == 0]
+    last = share(batches[0])["image"]
+    assert len(share._open) == 3
+    assert os.path.samestat(os.fstat(share._open[-1]), os.stat(f"/dev/shm/{last.metadata.name}"))
+    assert removed not in share._open[:-1]
+    for images in (first, third, last):
+        images.metadata.close_and_unlink_shm()
 
 
 def test_a_killed_worker_is_one_sentence(records):
