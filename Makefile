@@ -11,6 +11,7 @@ PIP_FLAGS ?= --quiet --quiet
 
 BIN := .venv/bin
 FAST := -m "not slow and not aot"
+SLOW := -m "slow or aot"
 # A file stays on one core: its tests share what its fixtures compiled.
 CORES := -n auto --maxprocesses 4 --dist loadfile
 PIP_INSTALL := -m pip install $(PIP_FLAGS) --disable-pip-version-check --no-input --retries 10 --timeout 60
@@ -41,8 +42,8 @@ check: .venv/.dev ## Formatting, lint, types and the house's rules
 	@$(BIN)/shellcheck .ci/run $(wildcard launch/*.sh)
 	@$(BIN)/python -m pytest --quiet tests/test_house.py
 
-test-slow: .venv-slow/.slow ## Run every test, the slow ones and the TPU compilations too
-	@.venv-slow/bin/python -m pytest $(CORES) $(PYTEST_FLAGS)
+test-slow: .venv-slow/.slow ## Run the tests that `make test` leaves out: the slow ones and the TPU compilations
+	@.venv-slow/bin/python -m pytest $(CORES) $(SLOW) $(PYTEST_FLAGS)
 
 soak: .venv/.dev ## Kill a run of two processes 20 times and compare it with one never killed (SOAK_FLAGS="...")
 	@$(BIN)/python -m tests.soak $(SOAK_FLAGS)
