@@ -178,12 +178,12 @@ def told(ranks: list[Rank], code: int = 1) -> list[str]:
 
 
 def test_who_is_missing_is_told(launcher: Launcher, tmp_path: pathlib.Path):
-    limit = "distributed.start_secs=4"
+    limit = "distributed.start_secs=8"
     present = launcher.start(tmp_path / "run", limit, count=3, only=(0, 2))
     lost = launcher.start(tmp_path / "run", limit, count=2, only=(1,))
     for sentence in told(present):
         assert sentence == (
-            "pnet_jax: After 4 s process 1 of 3 had not come; start all of them, or tell all that "
+            "pnet_jax: After 8 s process 1 of 3 had not come; start all of them, or tell all that "
             "there are 2 (JAX_NUM_PROCESSES)."
         )
     (sentence,) = told(lost)

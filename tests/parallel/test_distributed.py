@@ -95,7 +95,7 @@ def test_a_frozen_process_is_named(frozen: int):
     ranks[frozen].communicate()
     assert ranks[1 - frozen].returncode == 1
     assert re.match(
-        rf"pnet_jax: Process {frozen} \(.+\) is gone \(nothing was heard of it for 2 s\); ", told
+        rf"pnet_jax: Process {frozen} \(.+\) is gone \(nothing was heard of it for 4 s\); ", told
     )
 
 
@@ -119,6 +119,6 @@ from pnet_jax.parallel.distributed import Processes
 from pnet_jax.parallel.place import Place
 
 index = int(sys.argv[2])
-with Processes(DistributedConfig(silence_secs=2.0), Place(sys.argv[1], index, 2)) as processes:
+with Processes(DistributedConfig(silence_secs=4.0), Place(sys.argv[1], index, 2)) as processes:
     processes.connect({})
 """
