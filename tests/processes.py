@@ -32,13 +32,13 @@ from pnet_jax.models.ghostnet import STAGES_300M, GhostNet
 models._MODELS["short"] = (GhostNet, {"stages": STAGES_300M[:3], "width": 0.3})
 
 if os.environ.get("SLOW_PROCESS") == os.environ.get("JAX_PROCESS_ID", "none"):
-    decode = pipeline.decode
+    decode_part = pipeline.decode_part
 
-    def slow_decode(image):
+    def slow_decode(image, choose):
         time.sleep(0.8)
-        return decode(image)
+        return decode_part(image, choose)
 
-    pipeline.decode = slow_decode
+    pipeline.decode_part = slow_decode
 """
 _FIELDS = {
     'config.model.name = "ghostnet_300m"': 'config.model.name = "short"',
