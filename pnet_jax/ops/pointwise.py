@@ -44,7 +44,7 @@ def mixed_matmul(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> j
 @jax.custom_vjp
 def _dynamic_pointwise(parts: Parts, coefficients: jax.Array, experts: jax.Array) -> jax.Array:
     arguments = (parts, coefficients, experts)
-    if parts[0].shape[0] < _MIN_SAMPLES:
+    if not _for_kernels(parts[0].shape[0], experts):
         return mixed_matmul(*arguments)
     return lax.platform_dependent(*arguments, tpu=in_lanes, default=mixed_matmul)
 
@@ -59,13 +59,18 @@ def _backward(saved: Any, dy: jax.Array) -> Any:
         return jax.vjp(function, *arguments)[1](dy)
 
     other = functools.partial(gradients, mixed_matmul)
-    if dy.shape[0] < _MIN_SAMPLES:
+    if not _for_kernels(dy.shape[0], saved[-1]):
         return other(*saved, dy)
     tpu = functools.partial(gradients, in_lanes)
     return lax.platform_dependent(*saved, dy, tpu=tpu, default=other)
 
 
 _dynamic_pointwise.defvjp(_forward_saving, _backward)
+
+
+def _for_kernels(samples: int, experts: jax.Array) -> bool:
+    """Whether the TPU kernels are the better choice on a TPU."""
+    return samples >= _MIN_SAMPLES and pointwise_tpu.fit(experts)
 
 
 def in_lanes(

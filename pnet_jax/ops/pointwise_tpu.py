@@ -30,9 +30,26 @@ _ROWS = 16
 # Of x and y together, in VMEM at a time; the pipeline holds two of them.
 _BLOCK_BYTES = 2 * 2**20
 _VMEM_BYTES = 64 * 2**20
+# Of a core, where it is less than that.
+_SMALL_VMEM_BYTES = {"TPU v2": 16 * 2**20, "TPU v3": 16 * 2**20, "TPU v4": 16 * 2**20}
+# Blocks of pixels and all experts' outputs at one of them: 8 MiB at most where compiled for v4.
+_BESIDE_EXPERTS_BYTES = 9 * 2**20
 
 
 Parts = tuple[jax.Array, ...]
+
+
+def fit(experts: jax.Array) -> bool:
+    """Whether the kernels for experts `[K, C, O]` fit into VMEM of the chip that is compiled for.
+
+    That is the chip of the mesh set by `jax.sharding.use_abstract_mesh`, else of this machine.
+    """
+    chip = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    count, channels, features = experts.shape
+    # The gradient needs them as they are and transposed, and has their own in float32.
+    numbers = count * _padded(features) * -(-channels // _LANES) * _LANES
+    needed = numbers * (2 * experts.dtype.itemsize + 4) + _BESIDE_EXPERTS_BYTES
+    return needed <= _SMALL_VMEM_BYTES.get(chip.device_kind, _VMEM_BYTES)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -1,12 +1,18 @@
 """The TPU kernels, interpreted: the mixed product and its gradients, whole and ragged blocks."""
 
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pnet_jax.ops import pointwise_tpu
+from pnet_jax.ops.pointwise import dynamic_pointwise
 from pnet_jax.ops.pointwise_tpu import pointwise
+from pnet_jax.parallel.ahead_of_time import compile_step, tpu_devices
+from pnet_jax.parallel.mesh import make_mesh, replicated
 
 
 def reference(parts, coefficients, experts):
@@ -68,3 +74,44 @@ def test_bfloat16_sums_in_float32(rng):
     for gradient, wanted in zip(results, wanted_results, strict=True):
         assert gradient.dtype == jnp.bfloat16
         assert_close(gradient, wanted, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("chip", "features", "fits"),
+    [("TPU v4", 696, True), ("TPU v4", 1392, False), ("TPU v5 lite", 1392, True)],
+)
+def test_what_fits_into_the_memory_of_a_chip(chip, features, fits):
+    """Layers at 7 px of `parameternet_300m`."""
+    of_chip = jax.sharding.AbstractDevice(chip, 1, *["tpu"][: _takes_platform()])
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=of_chip)
+    experts = jax.ShapeDtypeStruct((4, 232, features), jnp.bfloat16)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert pointwise_tpu.fit(experts) == fits
+
+
+def _takes_platform() -> bool:
+    """Newer versions of JAX do."""
+    return len(inspect.signature(jax.sharding.AbstractDevice).parameters) > 2
+
+
+@pytest.mark.aot
+@pytest.mark.slow
+@pytest.mark.parametrize("features", [696, 1392])
+def test_layers_compile_for_a_chip_with_little_memory(features):
+    pytest.importorskip("libtpu")
+    mesh = make_mesh("data=-1,fsdp=1", tpu_devices("v4:2x2x1")[:1])
+    at = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
+    arguments = (
+        (at((128, 7, 7, 232), jnp.bfloat16),),
+        at((128, 4), jnp.bfloat16),
+        at((4, 232, features), jnp.bfloat16),
+    )
+
+    def loss(*arguments):
+        return jnp.sum(dynamic_pointwise(*arguments).astype(jnp.float32) ** 2)
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        lowered = gradient.lower(*arguments).as_text()
+        compile_step(gradient, *arguments, devices=mesh.devices.flat)
+    assert ("dynamic_pointwise_gradients" in lowered) == (features == 696)
