@@ -114,19 +114,27 @@ def bytes_on_a_chip(tree: Any) -> int:
     )
 
 
-def largest_batch(fits: Callable[[int], bool], *, start: int, step: int) -> int:
-    """The largest multiple of `step` that fits, or 0: by doubling or halving `start`, then between.
+def largest_batch(room: Callable[[int], float | None], *, start: int, step: int) -> int:
+    """The largest multiple of `step` that fits, to within 5%, or 0 if `step` does not.
 
-    Whatever is smaller than a batch that fits is taken to fit, too.
+    What a batch takes grows with it in almost a straight line, which leads there from any batch
+    that fits in two or three compilations.
+
+    Args:
+      room: how many times a batch there is room for, or None if it does not fit. Whatever is
+        smaller than a batch that fits is taken to fit, too.
+      start: where to begin.
+      step: what batches are multiples of.
     """
-    size = max(1, start // step)
-    low, high = (size, 0) if fits(size * step) else (0, size)
-    while low and not high:
-        if fits(2 * low * step):
-            low *= 2
+    low, high = 0, math.inf
+    size = max(step, start // step * step)
+    while max(1.05 * low, low + step - 1) < size < high:
+        times = room(size)
+        if times is None:
+            high = size
+            size = (low + size) // 2
         else:
-            high = 2 * low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle * step) else (low, middle)
-    return low * step
+            low = size
+            size = int(min(0.99 * times * size, (low + high) / 2))
+        size = size // step * step
+    return low

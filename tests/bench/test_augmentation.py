@@ -12,7 +12,7 @@ from pnet_jax.bench.augmentation import POLICIES
 @pytest.mark.slow
 def test_every_policy_has_its_costs(tmp_path, capsys):
     out = tmp_path / "costs.json"
-    arguments = ["augment", "--topology=v5e:1x1", "--batch-size=8", "--image-size=16"]
+    arguments = ["augment", "--topology=v5e:2x2", "--batch-size=8", "--image-size=16"]
     assert main([*arguments, f"--out={out}"]) == 0
     rows = json.loads(out.read_text())
     assert [next(iter(row.values())) for row in rows] == list(POLICIES)

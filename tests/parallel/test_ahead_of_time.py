@@ -11,15 +11,19 @@ from pnet_jax.parallel.mesh import make_mesh
 
 @pytest.mark.parametrize("start", [1, 16, 64, 100, 4096])
 @pytest.mark.parametrize("limit", [0, 15, 16, 17, 100, 1000, 1024])
-def test_the_largest_batch_that_fits(start, limit):
+@pytest.mark.parametrize("constant", [0, 50])
+def test_the_largest_batch_that_fits(start, limit, constant):
+    """Each image takes 10 bytes, and something takes a few that do not depend on their number."""
     tried = []
 
-    def fits(size: int) -> bool:
+    def room(size: int) -> float | None:
         tried.append(size)
-        return size <= limit
+        return (constant + 10 * limit) / (constant + 10 * size) if size <= limit else None
 
-    assert largest_batch(fits, start=start, step=16) == limit // 16 * 16
-    assert len(tried) == len(set(tried)) <= 14
+    best = largest_batch(room, start=start, step=16)
+    assert best % 16 == 0
+    assert best <= limit < max(best + 16, 1.06 * best + 16)
+    assert len(tried) == len(set(tried)) <= 10
 
 
 def test_bytes_on_a_chip_count_parts_of_what_is_split():
