@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "training": {*_NETWORKS, *_BASE},
     "parallel": {*_NETWORKS, *_BASE},
     "checkpoint": {*_NETWORKS, *_BASE},
-    "convert": {"checkpoint", "workdir", *_NETWORKS, *_BASE},
+    "convert": {"checkpoint", "data", "report", "workdir", *_NETWORKS, *_BASE},
     "analysis": {"convert", *_NETWORKS, *_BASE},
     "data": {*_BASE},
     "report": {*_BASE},

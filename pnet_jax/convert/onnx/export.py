@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,22 @@ import onnx
 from pnet_jax.convert import verify
 from pnet_jax.convert.files import replace_whole
 from pnet_jax.convert.onnx.graph import OPSET
-from pnet_jax.convert.onnx.model import ANY, INPUT, LOGITS, Options, build, build_with_taps
+from pnet_jax.convert.onnx.model import (
+    ANY,
+    INPUT,
+    LOGITS,
+    Options,
+    build,
+    build_with_taps,
+    with_batch,
+)
+from pnet_jax.convert.onnx.quantize import accuracies, calibration_images, layers_of, quantize
 from pnet_jax.convert.onnx.session import open_session
+from pnet_jax.convert.pictures import open_pictures
 from pnet_jax.convert.record import write_record
 from pnet_jax.convert.source import Source, open_source
 from pnet_jax.errors import UserError
+from pnet_jax.report.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Exported:
     size_bytes: int
     difference: float | None
     layers: int
+    int8: dict[str, Any] | None = None  # how it was calibrated, and what that costs in top-1
 
 
 def export_onnx(
@@ -36,6 +49,7 @@ def export_onnx(
     step: int | None = None,
     weights: str = "ema",
     verified: bool = True,
+    data_dir: str | None = None,
 ) -> Exported:
     """Writes a checkpoint as an ONNX file, once it computes what the Flax network does.
 
@@ -45,42 +59,112 @@ def export_onnx(
       options: of the file.
       step: of the checkpoint; None takes the best one.
       weights: "ema", the averages that evaluation uses, or "raw".
-      verified: compares each layer and the logits with the Flax network's, on several images.
+      verified: compares each layer and the logits with the Flax network's, on several images, and
+        the accuracy in int8 with that in float32, on the run's evaluation split.
+      data_dir: where the run's data set lies, if it has moved; for int8 only.
 
     Raises:
-      UserError: if there is no such run, checkpoint or file type, or the two networks differ.
+      UserError: if there is no such run, checkpoint, file type or data set, or the two networks
+        differ.
     """
     if out.suffix != ".onnx":
         raise UserError(f"{out.name} must end in .onnx.")
     source = open_source(workdir, step=step, weights=weights)
-    return write_onnx(source, out, options, verified=verified)
+    return write_onnx(source, out, options, verified=verified, data_dir=data_dir)
 
 
 def write_onnx(
-    source: Source, out: pathlib.Path, options: Options, *, verified: bool = True
+    source: Source,
+    out: pathlib.Path,
+    options: Options,
+    *,
+    verified: bool = True,
+    data_dir: str | None = None,
 ) -> Exported:
     """As `export_onnx`, of a checkpoint that is open already."""
-    model = build(source, options)
-    onnx.checker.check_model(model, full_check=True)
-    found = _verify(source, model, options) if verified else []
+    # Ranges of int8 are taken from the graph for one image.
+    first = dataclasses.replace(options, batch=1) if options.calibrate else options
+    stages = iter(range(1, 6 if verified else 3))
+    with Progress(5 if verified else 2, images_per_step=None, description="to-onnx") as progress:
+
+        def tell(stage: str) -> None:
+            progress.update(next(stages), doing=stage)
+
+        tell("graph")
+        model = build(source, first)
+        tell("check")
+        onnx.checker.check_model(model, full_check=True)
+        found = _verify(source, model, first, tell) if verified else []
+    int8 = None
+    if options.calibrate:
+        model, int8 = _in_int8(source, model, options, verified=verified, data_dir=data_dir)
+        onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     replace_whole(out, lambda target: target.write_bytes(content))
     said: dict[str, Any] = {
         "format": f"ONNX, opset {OPSET}",
         "options": dataclasses.asdict(options),
         "verified": verify.report(found) if found else None,
+        "int8": int8,
     }
     write_record(out, source.describe() | said)
     difference = found[-1].value if found else None
-    return Exported(out, source, len(content), difference, len(found))
+    return Exported(out, source, len(content), difference, len(found), int8)
 
 
-def _verify(source: Source, model: onnx.ModelProto, options: Options) -> list[verify.Difference]:
-    """Layer by layer with exact weights, then the logits of the file itself."""
+def _in_int8(
+    source: Source,
+    model: onnx.ModelProto,
+    options: Options,
+    *,
+    verified: bool,
+    data_dir: str | None,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The model for one image in int8 and of the file's batch, and what to say of that."""
+    train, validation = (
+        open_pictures(source, split, data_dir=data_dir) for split in ("train", "eval")
+    )
+
+    def prepare(pixels: np.ndarray) -> np.ndarray:
+        if options.with_preprocessing:
+            return pixels
+        return verify.normalized(pixels, source.preprocessing).transpose(0, 3, 1, 2)
+
+    calibrated = train.spread(options.calibrate)
+    quantized = quantize(model, calibration_images(calibrated, prepare))
+    said: dict[str, Any] = {
+        "calibration": {"split": train.name, "images": len(calibrated)},
+        "nodes": len(layers_of(model)),
+        "accuracy": None,
+    }
+    if verified:
+        sessions = {"fp32": open_session(model), "int8": open_session(quantized)}
+        logits_of: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            name: lambda images, session=session: session.run([LOGITS], {INPUT: images})[0]
+            for name, session in sessions.items()
+        }
+        top1 = accuracies(logits_of, validation, prepare)
+        counted = {"split": validation.name, "images": len(validation)}
+        said["accuracy"] = counted | {f"{name}_top1": share for name, share in top1.items()}
+    graph = with_batch(source, options, quantized.graph)
+    if graph is not quantized.graph:
+        quantized.graph.CopyFrom(graph)
+    return quantized, said
+
+
+def _verify(
+    source: Source, model: onnx.ModelProto, options: Options, tell: Callable[[str], None]
+) -> list[verify.Difference]:
+    """Layer by layer with exact weights, then the logits of the file itself.
+
+    `tell` is told what comes next.
+    """
+    tell("Flax network")
     images = verify.sample_images(source.preprocessing.image_size)
     floats = verify.normalized(images, source.preprocessing)
     tapped, layouts = build_with_taps(source)
     expected = verify.reference(source, floats, layouts)
+    tell("layers")
     channels_first = floats.transpose(0, 3, 1, 2)
     session = open_session(tapped)
     outputs = [session.run([*layouts, LOGITS], {INPUT: image[None]}) for image in channels_first]
@@ -93,6 +177,7 @@ def _verify(source: Source, model: onnx.ModelProto, options: Options) -> list[ve
     found = verify.differences(expected, actual)
     verify.require_equal(found, verify.EXACT, "The ONNX graph")
     pixels = images if options.with_preprocessing else channels_first
+    tell("file")
     logits = _logits(open_session(model), pixels, options)
     what = f"The ONNX file with {options.experts} experts"
     if options.experts != "fp32":
