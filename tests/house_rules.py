@@ -74,6 +74,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torch": ("convert/", "analysis/latency.py"),
     "onnx": ("convert/", "analysis/latency.py"),
     "onnxruntime": ("convert/", "analysis/latency.py"),
+    "openvino": ("analysis/latency.py",),
     "safetensors": ("convert/", "analysis/latency.py"),
     "tensorboard": ("report/",),
     "matplotlib": ("report/", "analysis/"),
@@ -87,6 +88,7 @@ OPTIONAL = {
     "torch": "torch",
     "onnx": "torch",
     "onnxruntime": "torch",
+    "openvino": "openvino",
     "resvg_py": "dev",
 }
 

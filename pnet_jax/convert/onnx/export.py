@@ -11,16 +11,8 @@ import onnx
 from pnet_jax.convert import verify
 from pnet_jax.convert.files import replace_whole
 from pnet_jax.convert.onnx.graph import OPSET
-from pnet_jax.convert.onnx.model import (
-    ANY,
-    INPUT,
-    LOGITS,
-    Options,
-    build,
-    build_with_taps,
-    with_batch,
-)
-from pnet_jax.convert.onnx.quantize import accuracies, calibration_images, layers_of, quantize
+from pnet_jax.convert.onnx.model import ANY, INPUT, LOGITS, Options, build, build_with_taps
+from pnet_jax.convert.onnx.quantize import to_int8
 from pnet_jax.convert.onnx.session import open_session
 from pnet_jax.convert.pictures import open_pictures
 from pnet_jax.convert.record import write_record
@@ -82,13 +74,19 @@ def write_onnx(
     data_dir: str | None = None,
 ) -> Exported:
     """As `export_onnx`, of a checkpoint that is open already."""
+    images = {}
+    if options.calibrate:  # before all that takes long: the data set may not be there
+        train, evaluation = (
+            open_pictures(source, split, data_dir=data_dir) for split in ("train", "eval")
+        )
+        images = {"calibration": train.spread(options.calibrate), "evaluation": evaluation}
     # Ranges of int8 are taken from the graph for one image.
     first = dataclasses.replace(options, batch=1) if options.calibrate else options
-    stages = iter(range(1, 6 if verified else 3))
-    with Progress(5 if verified else 2, images_per_step=None, description="to-onnx") as progress:
+    stages = ["graph", "check", "Flax network", "layers", "file"][: 5 if verified else 2]
+    with Progress(len(stages), images_per_step=None, description="to-onnx") as progress:
 
         def tell(stage: str) -> None:
-            progress.update(next(stages), doing=stage)
+            progress.update(stages.index(stage) + 1, doing=stage)
 
         tell("graph")
         model = build(source, first)
@@ -97,7 +95,7 @@ def write_onnx(
         found = _verify(source, model, first, tell) if verified else []
     int8 = None
     if options.calibrate:
-        model, int8 = _in_int8(source, model, options, verified=verified, data_dir=data_dir)
+        model, int8 = to_int8(source, model, options, **images, measured=verified)
         onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     replace_whole(out, lambda target: target.write_bytes(content))
@@ -110,46 +108,6 @@ def write_onnx(
     write_record(out, source.describe() | said)
     difference = found[-1].value if found else None
     return Exported(out, source, len(content), difference, len(found), int8)
-
-
-def _in_int8(
-    source: Source,
-    model: onnx.ModelProto,
-    options: Options,
-    *,
-    verified: bool,
-    data_dir: str | None,
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The model for one image in int8 and of the file's batch, and what to say of that."""
-    train, validation = (
-        open_pictures(source, split, data_dir=data_dir) for split in ("train", "eval")
-    )
-
-    def prepare(pixels: np.ndarray) -> np.ndarray:
-        if options.with_preprocessing:
-            return pixels
-        return verify.normalized(pixels, source.preprocessing).transpose(0, 3, 1, 2)
-
-    calibrated = train.spread(options.calibrate)
-    quantized = quantize(model, calibration_images(calibrated, prepare))
-    said: dict[str, Any] = {
-        "calibration": {"split": train.name, "images": len(calibrated)},
-        "nodes": len(layers_of(model)),
-        "accuracy": None,
-    }
-    if verified:
-        sessions = {"fp32": open_session(model), "int8": open_session(quantized)}
-        logits_of: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            name: lambda images, session=session: session.run([LOGITS], {INPUT: images})[0]
-            for name, session in sessions.items()
-        }
-        top1 = accuracies(logits_of, validation, prepare)
-        counted = {"split": validation.name, "images": len(validation)}
-        said["accuracy"] = counted | {f"{name}_top1": share for name, share in top1.items()}
-    graph = with_batch(source, options, quantized.graph)
-    if graph is not quantized.graph:
-        quantized.graph.CopyFrom(graph)
-    return quantized, said
 
 
 def _verify(

@@ -3,15 +3,19 @@
 import copy
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from pnet_jax.convert.onnx.model import INPUT
+from pnet_jax.convert.onnx.model import INPUT, Options, with_batch
+from pnet_jax.convert.onnx.session import open_session
 from pnet_jax.convert.pictures import Pictures
+from pnet_jax.convert.source import Source
+from pnet_jax.convert.verify import normalized
 from pnet_jax.report.progress import Progress
 
 _WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
@@ -37,6 +41,44 @@ def layers_of(model: onnx.ModelProto) -> list[str]:
     if len(chosen) == len(layers):
         chosen += [node.name for node in model.graph.node if node.op_type in _BETWEEN]
     return chosen
+
+
+def to_int8(
+    source: Source,
+    model: onnx.ModelProto,
+    options: Options,
+    *,
+    calibration: Pictures,
+    evaluation: Pictures,
+    measured: bool,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A model for one image in int8 and of `options.batch` images, and what to record of that.
+
+    `measured` compares its top-1 accuracy on the images for evaluation with that in float32.
+    """
+
+    def prepare(pixels: np.ndarray) -> np.ndarray:
+        if options.with_preprocessing:
+            return pixels
+        return normalized(pixels, source.preprocessing).transpose(0, 3, 1, 2)
+
+    quantized = quantize(model, _calibrating(calibration, prepare))
+    said: dict[str, Any] = {
+        "nodes": len(layers_of(model)),
+        "calibration": {"split": calibration.name, "images": len(calibration)},
+        "accuracy": None,
+    }
+    if measured:
+        shares = accuracies({"fp32": model, "int8": quantized}, evaluation, prepare)
+        said["accuracy"] = {
+            "split": evaluation.name,
+            "images": len(evaluation),
+            **{f"{name}_top1": share for name, share in shares.items()},
+        }
+    graph = with_batch(source, options, quantized.graph)
+    if graph is not quantized.graph:
+        quantized.graph.CopyFrom(graph)
+    return quantized, said
 
 
 def quantize(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.ModelProto:
@@ -66,34 +108,37 @@ def quantize(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Model
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         quantized = onnx.load(path)
-    del quantized.metadata_props[:]
+    del quantized.metadata_props[:]  # the quantiser's own
     quantized.metadata_props.extend(model.metadata_props)
     return quantized
 
 
-def calibration_images(
+def _calibrating(
     pictures: Pictures, prepare: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Each readable image of `pictures` as the model takes it, `prepare`d from `[1, S, S, 3]`."""
     with Progress(len(pictures), images_per_step=1, description="calibration") as progress:
         for done, (image, label) in enumerate(_images(pictures), start=1):
-            if label >= 0:
+            if label >= 0:  # else it is corrupt, and black
                 yield prepare(image)
             progress.update(done)
 
 
 def accuracies(
-    logits_of: dict[str, Callable[[np.ndarray], np.ndarray]],
+    models: Mapping[str, onnx.ModelProto],
     pictures: Pictures,
     prepare: Callable[[np.ndarray], np.ndarray],
 ) -> dict[str, float]:
-    """The top-1 accuracy of each network in [0, 1]; no answer fits an image that is corrupt."""
-    right = dict.fromkeys(logits_of, 0)
+    """The top-1 accuracy in [0, 1] of each model for one image, which `prepare` makes of pixels.
+
+    No answer fits an image that is corrupt, as in evaluation.
+    """
+    sessions = {name: open_session(model) for name, model in models.items()}
+    right = dict.fromkeys(models, 0)
     with Progress(len(pictures), images_per_step=1, description="accuracy") as progress:
         for done, (image, label) in enumerate(_images(pictures), start=1):
-            prepared = prepare(image)
-            for name, logits in logits_of.items():
-                right[name] += int(logits(prepared).argmax() == label)
+            given = {INPUT: prepare(image)}
+            for name, session in sessions.items():
+                right[name] += int(session.run(None, given)[0].argmax() == label)
             progress.update(done)
     return {name: count / len(pictures) for name, count in right.items()}
 
