@@ -4,6 +4,7 @@ Weights are random, as times do not depend on them.
 """
 
 import functools
+import importlib
 import pathlib
 import platform
 import statistics
@@ -13,7 +14,6 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -167,11 +167,9 @@ def ratio(numerator: Timed, denominator: Timed) -> float:
 def setting(threads: int, runtime: str = "onnxruntime") -> str:
     """What must stand beside the times: runtime, threads, processor and its vector instructions."""
     name = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[runtime]
+    version = importlib.import_module(runtime).__version__.partition("-")[0]
     of_threads = "1 thread" if threads == 1 else f"{threads} threads"
-    return (
-        f"{name} {metadata.version(runtime)}, {of_threads}, batch 1, {_processor()}, "
-        f"{time.strftime('%Y-%m-%d')}"
-    )
+    return f"{name} {version}, {of_threads}, batch 1, {_processor()}, {time.strftime('%Y-%m-%d')}"
 
 
 def _processor() -> str:

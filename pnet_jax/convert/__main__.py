@@ -161,6 +161,8 @@ def _from_torch(args: argparse.Namespace) -> str:
 
 
 def _to_onnx(args: argparse.Namespace) -> str:
+    if args.data_dir and not args.quantize:
+        raise UserError("--data-dir is of no use without --quantize; give both or neither.")
     with _onnx_needed("to-onnx"):
         from pnet_jax.convert.onnx.export import Options, export_onnx
     options = Options(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import jax
 import numpy as np
@@ -69,14 +70,18 @@ def test_folder_opens_by_its_own_files(workdir, tmp_path, capsys):
 
 
 @pytest.mark.torch
-def test_timm_opens_the_folder(workdir, tmp_path):
-    timm = pytest.importorskip("timm", reason="needs timm, which is not installed")
+def test_timm_opens_the_folder(workdir, tmp_path, monkeypatch):
+    # Neither can be imported where one is missing, or does not fit the installed torch.
+    timm = pytest.importorskip(
+        "timm", reason="needs timm and its torchvision", exc_type=ImportError
+    )
     import torch
 
     out = tmp_path / "hub"
     hub.export_hub(workdir, out)
     spec = importlib.util.spec_from_file_location("torch_model", out / hub.TWIN)
     twin = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "torch_model", twin)  # where timm looks
     spec.loader.exec_module(twin)
     twin.register_with(timm)
     network = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
@@ -88,7 +93,7 @@ def test_timm_opens_the_folder(workdir, tmp_path):
     assert logits.shape == (3, 3)
     assert np.abs(logits - expected).max() < 1e-4 * expected.std()
     prepared = timm.data.resolve_model_data_config(network)
-    assert (prepared["input_size"], prepared["crop_pct"]) == ((3, 64, 64), 0.875)
+    assert (list(prepared["input_size"]), prepared["crop_pct"]) == ([3, 64, 64], 0.875)
     np.testing.assert_allclose(prepared["mean"], np.array(MEAN) / 255, rtol=1e-6)
 
 
