@@ -16,6 +16,7 @@ from pnet_jax.convert.onnx.session import open_session
 from pnet_jax.convert.pictures import Pictures
 from pnet_jax.convert.source import Source
 from pnet_jax.convert.verify import normalized
+from pnet_jax.errors import UserError
 from pnet_jax.report.progress import Progress
 
 _WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
@@ -55,6 +56,9 @@ def to_int8(
     """A model for one image in int8 and of `options.batch` images, and what to record of that.
 
     `measured` compares its top-1 accuracy on the images for evaluation with that in float32.
+
+    Raises:
+      UserError: if no image to calibrate with can be read.
     """
 
     def prepare(pixels: np.ndarray) -> np.ndarray:
@@ -116,11 +120,17 @@ def quantize(model: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Model
 def _calibrating(
     pictures: Pictures, prepare: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[np.ndarray]:
+    readable = False
     with Progress(len(pictures), images_per_step=1, description="calibration") as progress:
         for done, (image, label) in enumerate(_images(pictures), start=1):
             if label >= 0:  # else it is corrupt, and black
+                readable = True
                 yield prepare(image)
             progress.update(done)
+    if not readable:
+        raise UserError(
+            f"None of {len(pictures)} images of {pictures.name} can be read; take more."
+        )
 
 
 def accuracies(

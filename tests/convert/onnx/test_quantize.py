@@ -8,6 +8,7 @@ pytest.importorskip("onnxruntime")
 from pnet_jax.convert.onnx import quantize  # noqa: E402
 from pnet_jax.convert.onnx.model import INPUT, Options, build, with_batch  # noqa: E402
 from pnet_jax.convert.onnx.session import described, open_session  # noqa: E402
+from pnet_jax.errors import UserError  # noqa: E402
 from tests.convert.onnx.networks import SIZE, ghostnet, source_of  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -45,6 +46,27 @@ def test_logits_stay_close_in_any_batch(images, fields, moved):
     together = open_session(many).run(None, {INPUT: images[:, 0]})[0]
     assert np.abs(together - rounded).max() < 1e-4 * exact.std()
     assert described(open_session(quantized))["step"] == 7
+
+
+class Corrupt:
+    """A split in which nothing can be read."""
+
+    name = "gone/train"
+
+    def __len__(self):
+        return 2
+
+    def batches(self):
+        black = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+        yield {"image": black, "label": np.array([-1, -1]), "weight": np.ones(2)}
+
+
+def test_images_that_cannot_be_read_are_told():
+    source, options = source_of(ghostnet()), Options(batch=1, calibrate=2)
+    splits = {"calibration": Corrupt(), "evaluation": Corrupt()}
+    model = build(source, options)
+    with pytest.raises(UserError, match="None of 2 images of gone/train can be read"):
+        quantize.to_int8(source, model, options, **splits, measured=False)
 
 
 def test_mixing_and_routers_stay_in_float32():
