@@ -111,11 +111,12 @@ def latency_command(args: argparse.Namespace) -> str:
             threads=args.threads,
             repeats=args.repeats,
             image_size=args.resolution,
+            runtime=args.runtime,
             on_repeat=progress.update,
         )
     rows = latency.rows(timed)
     content = {
-        "setting": latency.setting(args.threads),
+        "setting": latency.setting(args.threads, args.runtime),
         "latency_ms": {one.model: round(one.median, 3) for one in timed},
         "rows": rows,
         "milliseconds": {
@@ -227,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     times = commands.add_parser(
         "latency",
         parents=[as_json],
-        help="milliseconds of single images in ONNX Runtime, networks in turns",
+        help="milliseconds of single images on the CPU, networks in turns",
     )
     times.add_argument(
         "--models",
@@ -237,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
         help="networks, with :published behind as PyTorch exports the published code, or .onnx "
         "files; with resnet50 and swin_tiny among them, ratios to these are shown",
     )
-    times.add_argument("--runtime", choices=("onnxruntime",), default="onnxruntime")
+    times.add_argument("--runtime", choices=latency.RUNTIMES, default="onnxruntime")
     times.add_argument("--threads", type=_positive, default=1, help="default: 1")
     times.add_argument("--repeats", type=_at_least_two, default=30, help="default: 30")
     times.add_argument(

@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "training": {*_NETWORKS, *_BASE},
     "parallel": {*_NETWORKS, *_BASE},
     "checkpoint": {*_NETWORKS, *_BASE},
-    "convert": {"checkpoint", "workdir", *_NETWORKS, *_BASE},
+    "convert": {"checkpoint", "data", "report", "workdir", *_NETWORKS, *_BASE},
     "analysis": {"convert", *_NETWORKS, *_BASE},
     "data": {*_BASE},
     "report": {*_BASE},
@@ -74,6 +74,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torch": ("convert/", "analysis/latency.py"),
     "onnx": ("convert/", "analysis/latency.py"),
     "onnxruntime": ("convert/", "analysis/latency.py"),
+    "openvino": ("analysis/latency.py",),
     "safetensors": ("convert/", "analysis/latency.py"),
     "tensorboard": ("report/",),
     "matplotlib": ("report/", "analysis/"),
@@ -87,6 +88,7 @@ OPTIONAL = {
     "torch": "torch",
     "onnx": "torch",
     "onnxruntime": "torch",
+    "openvino": "openvino",
     "resvg_py": "dev",
 }
 

@@ -10,7 +10,7 @@ from pnet_jax.convert.__main__ import main as convert
 from pnet_jax.convert.files import read_weights
 from pnet_jax.data.datasets import open_dataset
 from pnet_jax.predict import main
-from tests.tiny_run import NUM_CLASSES, FinishedRun
+from tests.tiny_run import NUM_CLASSES, NUM_EVAL, FinishedRun
 
 pytest_plugins = ["tests.tiny_run_plugin"]
 
@@ -46,10 +46,14 @@ def test_a_trained_network_says_the_same_in_every_format(
         "b.pth": ["to-torch"],
         "c.onnx": ["to-onnx"],
         "d.onnx": ["to-onnx", "--with-preprocessing", "--batch", "2", "--no-verify"],
+        "e.onnx": ["to-onnx", "--experts", "int8"],
+        "f.onnx": ["to-onnx", "--quantize", "40"],
     }
     for name, command in formats.items():
         options = ["--workdir", str(finished_run.workdir), "--out", str(tmp_path / name)]
-        assert convert([*command, *options]) == 0, capsys.readouterr().err
+        assert convert([*command, *options]) == 0
+    said = capsys.readouterr()
+    assert convert(["to-hub", *options[:2], "--out", str(tmp_path / "hub")]) == 0
     capsys.readouterr()
     expected = predicted(finished_run.workdir, images, capsys)
     assert [entry["image"] for entry in expected] == images
@@ -58,27 +62,54 @@ def test_a_trained_network_says_the_same_in_every_format(
         assert probabilities == sorted(probabilities, reverse=True)
         assert len(probabilities) == 5
         assert all(found["name"] == names[found["class"]] for found in entry["classes"])
+    # A static network has no experts, but matrices, which are stored in 16 bits.
+    rounded = {"e.onnx": 1e-3, "f.onnx": 0.02}
     for name in formats:
         for theirs, ours in zip(predicted(tmp_path / name, images, capsys), expected, strict=True):
-            assert [c["name"] for c in theirs["classes"]] == [c["name"] for c in ours["classes"]]
+            if name not in rounded:
+                there, here = ([c["name"] for c in of["classes"]] for of in (theirs, ours))
+                assert there == here
             for there, here in zip(theirs["classes"], ours["classes"], strict=True):
-                assert there["probability"] == pytest.approx(here["probability"], abs=1e-5)
+                margin = rounded.get(name, 1e-5)
+                assert there["probability"] == pytest.approx(here["probability"], abs=margin)
     record = json.loads((tmp_path / "conversion.json").read_text())
     assert record.keys() == formats.keys()
     assert record["a.safetensors"]["verified"] == "read back bit by bit"
     assert record["b.pth"]["preprocessing"]["mean"] == list(MEAN)
     assert record["c.onnx"]["preprocessing"]["std"] == list(STD)
     assert record["c.onnx"]["num_classes"] == NUM_CLASSES
+    told = record["f.onnx"]["int8"]
+    assert told["calibration"] == {"split": "emoji/train", "images": 40}
+    accuracy = told["accuracy"]
+    assert (accuracy["split"], accuracy["images"]) == ("emoji/validation", NUM_EVAL)
+    lines = (finished_run.workdir / "metrics_eval.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    trained = {int(row["step"]): float(row["eval/top1"]) for row in rows}
+    assert accuracy["fp32_top1"] == pytest.approx(trained[record["f.onnx"]["step"]], abs=1e-4)
+    assert accuracy["int8_top1"] == pytest.approx(accuracy["fp32_top1"], abs=0.1)
+    assert f"in int8 {accuracy['int8_top1']:.2%}, on 45 images of emoji/validation" in said.out
+    assert "accuracy: step 45/45" in said.err
     # And back: what is made of the file gives the file again.
     start, again = tmp_path / "start", tmp_path / "again" / "a.safetensors"
     model = ["--model", "ghostnet_300m", "--width", "0.15"]
     command = ["from-torch", "--weights", str(tmp_path / "a.safetensors"), "--out", str(start)]
     assert convert([*command, *model]) == 0
     assert convert(["to-torch", "--workdir", str(start), "--out", str(again)]) == 0
-    first, second = read_weights(tmp_path / "a.safetensors"), read_weights(again)
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        np.testing.assert_array_equal(second[name], tensor)
+    first = read_weights(tmp_path / "a.safetensors")
+    for path in (again, tmp_path / "b.pth", tmp_path / "hub" / "model.safetensors"):
+        second = read_weights(path)
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            np.testing.assert_array_equal(second[name], tensor)
+
+
+@pytest.mark.torch
+def test_too_many_images_to_calibrate_with_are_told(finished_run: FinishedRun, tmp_path, capsys):
+    command = ["to-onnx", "--workdir", str(finished_run.workdir), "--quantize", "4000"]
+    assert convert([*command, "--out", str(tmp_path / "x.onnx")]) == 1
+    told = capsys.readouterr().err
+    assert told == "pnet_jax: emoji/train has 200 images, not 4,000; take fewer.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""The paper's latency study: single images through ONNX Runtime on the CPU, networks in turns.
+"""The paper's latency study: single images through a runtime on the CPU, networks in turns.
 
 Weights are random, as times do not depend on them.
 """
 
 import functools
+import importlib
 import pathlib
 import platform
 import statistics
+import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -44,6 +47,7 @@ def measure(
     threads: int,
     repeats: int,
     image_size: int = 224,
+    runtime: str = "onnxruntime",
     on_repeat: Callable[[int], None] = lambda done: None,
 ) -> list[Timed]:
     """Times networks in turns: A B C A B C ..., so that a noisy machine is noisy to all alike.
@@ -51,29 +55,17 @@ def measure(
     Args:
       models: names of `list_models()`, also with `:published` behind, or paths of `.onnx` files
         that take one image.
-      threads: of ONNX Runtime.
+      threads: of the runtime.
       repeats: runs of each network that count; two more come first.
       image_size: pixels; a file has its own.
+      runtime: one of `RUNTIMES`.
       on_repeat: is told how many repeats are done.
 
     Raises:
-      UserError: for an unknown network or file, or without ONNX Runtime.
+      UserError: for an unknown network or file, or without the runtime.
     """
-    try:
-        from pnet_jax.convert.onnx.session import open_session
-    except ImportError as error:
-        raise UserError(
-            "Latencies need onnx and onnxruntime, which are not installed: pip install "
-            "'pnet_jax[torch]'."
-        ) from error
-    runs: dict[str, Callable[[], Any]] = {}
-    for model in models:
-        session = open_session(_content(model, image_size), threads=threads)
-        (images,) = session.get_inputs()
-        shape = [length if isinstance(length, int) else 1 for length in images.shape]
-        pixels = np.random.default_rng(0).integers(0, 256, shape)
-        batch = pixels.astype(np.uint8 if images.type == "tensor(uint8)" else np.float32)
-        runs[model] = functools.partial(session.run, None, {images.name: batch})
+    opened = RUNTIMES[runtime]
+    runs = {model: opened(_content(model, image_size), threads) for model in models}
     milliseconds: dict[str, list[float]] = {model: [] for model in runs}
     for repeat in range(-2, repeats):
         for model, run in runs.items():
@@ -83,6 +75,70 @@ def measure(
                 milliseconds[model].append(1e3 * (time.perf_counter() - start))
         on_repeat(max(0, repeat + 1))
     return [Timed(model, times) for model, times in milliseconds.items()]
+
+
+def _in_onnxruntime(content: Any, threads: int) -> Callable[[], Any]:
+    try:
+        from pnet_jax.convert.onnx.session import open_session
+    except ImportError as error:
+        raise _onnx_needed() from error
+    session = open_session(content, threads=threads)
+    (images,) = session.get_inputs()
+    batch = _image(images.shape, images.type == "tensor(uint8)")
+    return functools.partial(session.run, None, {images.name: batch})
+
+
+def _in_openvino(content: Any, threads: int) -> Callable[[], Any]:
+    # On import OpenVINO reports its use to its makers, from a process that it forks.
+    name = "openvino_telemetry"
+    sys.modules.setdefault(name, types.ModuleType(name))
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError(
+            "--runtime openvino needs OpenVINO, which is not installed: pip install "
+            "'pnet_jax[openvino]'."
+        ) from error
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Where processors have bfloat16 it would be taken.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    core = openvino.Core()
+    try:
+        model = core.read_model(
+            content if isinstance(content, pathlib.Path) else content.SerializeToString()
+        )
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        if isinstance(content, pathlib.Path):
+            raise UserError(f"{content} is no ONNX model that OpenVINO reads.") from error
+        raise
+    images = compiled.input(0)
+    shape = [length.get_length() if length.is_static else 1 for length in images.partial_shape]
+    batch = _image(shape, images.element_type == openvino.Type.u8)
+    return functools.partial(compiled.create_infer_request().infer, [batch])
+
+
+RUNTIMES: dict[str, Callable[[Any, int], Callable[[], Any]]] = {
+    "onnxruntime": _in_onnxruntime,
+    "openvino": _in_openvino,
+}
+
+
+def _image(shape: Sequence[int | str], as_bytes: bool) -> np.ndarray:
+    """Noise, one image where the shape names no number."""
+    lengths = [length if isinstance(length, int) else 1 for length in shape]
+    pixels = np.random.default_rng(0).integers(0, 256, lengths)
+    return pixels.astype(np.uint8 if as_bytes else np.float32)
+
+
+def _onnx_needed() -> UserError:
+    return UserError(
+        "Latencies need onnx and onnxruntime, which are not installed: pip install "
+        "'pnet_jax[torch]'."
+    )
 
 
 def rows(timed: Sequence[Timed]) -> list[dict[str, str]]:
@@ -108,15 +164,12 @@ def ratio(numerator: Timed, denominator: Timed) -> float:
     return statistics.median(a / b for a, b in pairs)
 
 
-def setting(threads: int) -> str:
+def setting(threads: int, runtime: str = "onnxruntime") -> str:
     """What must stand beside the times: runtime, threads, processor and its vector instructions."""
-    import onnxruntime
-
+    name = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[runtime]
+    version = importlib.import_module(runtime).__version__.partition("-")[0]
     of_threads = "1 thread" if threads == 1 else f"{threads} threads"
-    return (
-        f"ONNX Runtime {onnxruntime.__version__}, {of_threads}, batch 1, float32, {_processor()}, "
-        f"{time.strftime('%Y-%m-%d')}"
-    )
+    return f"{name} {version}, {of_threads}, batch 1, {_processor()}, {time.strftime('%Y-%m-%d')}"
 
 
 def _processor() -> str:
@@ -135,14 +188,19 @@ def _processor() -> str:
 def _content(model: str, image_size: int) -> Any:
     """The ONNX model of a name, or the path of a file."""
     if model.endswith(".onnx"):
-        return pathlib.Path(model)
+        path = pathlib.Path(model)
+        if not path.is_file():
+            raise UserError(f"There is no file {path}; check the path.")
+        return path
     name = model.removesuffix(PUBLISHED)
     if name not in list_models():
         raise UserError(f"There is no model {name!r}; {nearest(name, list_models())}")
     if model.endswith(PUBLISHED):
         return _published(name, image_size)
-    from pnet_jax.convert.onnx.model import Options, build
-
+    try:
+        from pnet_jax.convert.onnx.model import Options, build
+    except ImportError as error:
+        raise _onnx_needed() from error
     return build(random_source(name, image_size), Options(batch=1))
 
 

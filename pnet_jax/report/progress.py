@@ -33,7 +33,7 @@ class Progress:
     Args:
       total_steps: the step at which the run ends.
       initial_step: the step at which it starts or resumes.
-      images_per_step: the global batch size.
+      images_per_step: the global batch size; None tells no rate, if steps are of other things.
       description: what runs, in front of every line.
       stream: where to show it; standard error if None.
       plain_interval_secs: the pause between two plain lines.
@@ -48,7 +48,7 @@ class Progress:
         total_steps: int,
         *,
         initial_step: int = 0,
-        images_per_step: int,
+        images_per_step: int | None,
         description: str,
         stream: TextIO | None = None,
         plain_interval_secs: float = 10.0,
@@ -129,7 +129,8 @@ class Progress:
         state = []
         if last_secs > first_secs and last_step > first_step:
             steps_per_sec = (last_step - first_step) / (last_secs - first_secs)
-            state.append(f"{steps_per_sec * self._images_per_step:,.0f} images/s")
+            if self._images_per_step is not None:
+                state.append(f"{steps_per_sec * self._images_per_step:,.0f} images/s")
             if last_step < self._total_steps:
                 left_secs = (self._total_steps - last_step) / steps_per_sec
                 state.append(f"{tqdm.tqdm.format_interval(left_secs)} left")

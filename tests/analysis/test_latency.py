@@ -1,6 +1,7 @@
 """The latency study times what it says, in turns, and its file is what the figure reads."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +35,35 @@ def test_command_times_networks_and_files(tmp_path, capsys):
     assert "ONNX Runtime" in said
     for name in names:
         assert times[name] == pytest.approx(np.median(printed["milliseconds"][name]), abs=1e-3)
+
+
+@pytest.mark.torch
+def test_openvino_times_the_same_files(tmp_path, capsys):
+    pytest.importorskip("openvino", reason="needs openvino, which is not installed")
+    from pnet_jax.convert.onnx.export import Options, write_onnx
+
+    source = latency.random_source("ghostnet_300m", 32)
+    files = [tmp_path / "fixed.onnx", tmp_path / "pixels.onnx"]
+    for path, options in zip(
+        files, (Options(batch=1), Options(with_preprocessing=True)), strict=True
+    ):
+        write_onnx(source, path, options, verified=False)
+    names = [*map(str, files), "parameternet_300m"]
+    command = ["latency", "--models", *names, "--runtime", "openvino"]
+    assert analyze.main([*command, "--repeats", "2", "--resolution", "32", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [len(printed["milliseconds"][name]) for name in names] == [2, 2, 2]
+    assert printed["setting"].startswith("OpenVINO 2")
+    (tmp_path / "cut.onnx").write_bytes(files[0].read_bytes()[:1000])
+    assert analyze.main([*command[:2], str(tmp_path / "cut.onnx"), *command[-2:]]) == 2
+    assert "cut.onnx is no ONNX model that OpenVINO reads" in capsys.readouterr().err
+
+
+def test_without_openvino_the_remedy_is_told(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (tmp_path / "x.onnx").touch()
+    with pytest.raises(UserError, match=r"pip install 'pnet_jax\[openvino\]'"):
+        latency.measure([str(tmp_path / "x.onnx")], threads=1, repeats=2, runtime="openvino")
 
 
 @pytest.mark.torch

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from pnet_jax.convert import hub
 from pnet_jax.convert.__main__ import main
 from pnet_jax.convert.files import read_weights
 from pnet_jax.convert.record import read_records, sha256
+from pnet_jax.convert.source import open_source
+from pnet_jax.convert.verify import normalized, sample_images
 from pnet_jax.models import create_model, init_variables
 
 FIELDS = {"width": 0.1, "num_experts": 2, "routing": "softmax_mlp"}
@@ -64,6 +67,34 @@ def test_folder_opens_by_its_own_files(workdir, tmp_path, capsys):
     tensors = {key: torch.tensor(x) for key, x in read_weights(out / hub.WEIGHTS).items()}
     network.load_state_dict(tensors, strict=True)
     assert "`torch_model.register_with(timm)`" in (out / hub.CARD).read_text()
+
+
+@pytest.mark.torch
+def test_timm_opens_the_folder(workdir, tmp_path, monkeypatch):
+    # Neither can be imported where one is missing, or does not fit the installed torch.
+    timm = pytest.importorskip(
+        "timm", reason="needs timm and its torchvision", exc_type=ImportError
+    )
+    import torch
+
+    out = tmp_path / "hub"
+    hub.export_hub(workdir, out)
+    spec = importlib.util.spec_from_file_location("torch_model", out / hub.TWIN)
+    twin = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "torch_model", twin)  # where timm looks
+    spec.loader.exec_module(twin)
+    twin.register_with(timm)
+    network = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    source = open_source(workdir, step=None, weights="ema")
+    images = normalized(sample_images(64), source.preprocessing)
+    expected = np.asarray(source.network.apply(source.variables, images))
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    assert logits.shape == (3, 3)
+    assert np.abs(logits - expected).max() < 1e-4 * expected.std()
+    prepared = timm.data.resolve_model_data_config(network)
+    assert (list(prepared["input_size"]), prepared["crop_pct"]) == ([3, 64, 64], 0.875)
+    np.testing.assert_allclose(prepared["mean"], np.array(MEAN) / 255, rtol=1e-6)
 
 
 def test_other_networks_are_refused(tmp_path, capsys):

@@ -130,6 +130,8 @@ def test_mistakes_are_told(workdir, tmp_path, monkeypatch, capsys, arguments, se
         (["--workdir", "nowhere", "--out", "x.onnx"], "not the work directory of a run"),
         (["--workdir", "RUN", "--out", "x.onxx"], "x.onxx must end in .onnx"),
         (["--workdir", "RUN", "--out", "x.onnx", "--step", "7"], "it has: 10, 20"),
+        (["--workdir", "RUN", "--out", "x.onnx", "--quantize", "8"], "names no data set"),
+        (["--workdir", "RUN", "--out", "x.onnx", "--data-dir", "x"], "without --quantize"),
     ],
 )
 def test_mistakes_in_onnx_are_told(workdir, tmp_path, monkeypatch, capsys, arguments, sentence):

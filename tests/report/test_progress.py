@@ -44,6 +44,21 @@ def terminal() -> Iterator[tuple[io.TextIOWrapper, int]]:
     os.close(screen)
 
 
+def test_steps_of_no_images_have_no_rate() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(
+        4, images_per_step=None, description="to-onnx", stream=stream, clock=clock
+    ) as progress:
+        for step, stage in enumerate(("graph", "check", "layers", "file"), start=1):
+            progress.update(step, doing=stage)
+            clock.secs += 6
+    assert stream.getvalue().splitlines() == [
+        "to-onnx: step 1/4 (25%), doing=graph",
+        "to-onnx: step 3/4 (75%), 00:06 left, doing=layers",
+        "to-onnx: step 4/4 (100%), doing=file",
+    ]
+
+
 def test_plain_lines_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
     stream, clock = io.StringIO(), Clock()
     with Progress(

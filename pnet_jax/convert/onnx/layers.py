@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from pnet_jax.convert.layouts import to_torch_layout
 from pnet_jax.convert.onnx.graph import Graph, Map, padded, spread
-from pnet_jax.convert.onnx.storage import experts_type, other_type, store
+from pnet_jax.convert.onnx.storage import experts_type, store
 from pnet_jax.models.layers import BatchNorm
 from pnet_jax.ops.padding import same_padding
 
@@ -39,6 +39,8 @@ class Layers:
     temperature: float = 1.0
     fold_bn: bool = True
     experts: str = "fp32"
+    # How all other weights are stored.
+    others: str = "fp32"
     epsilon: float = BatchNorm.epsilon
     padding: str = "symmetric"
     # Channels are filled up with zeros to multiples of this: others keep ONNX Runtime from its
@@ -87,7 +89,7 @@ class Layers:
         name = _name(path, layout if depthwise else None)
         if not dynamic:
             array = to_torch_layout((*path, "kernel"), kernel)
-            others = "fp32" if depthwise else other_type(self.experts)
+            others = "fp32" if depthwise else self.others
             weight = store(self.graph, array, f"{name}/w", others, axes=(1, 2, 3))
             inputs = [x.name, weight, *self._bias(bias, name)]
             y = y.at(self.graph.add("Conv", *inputs, **attributes))
@@ -192,7 +194,7 @@ class Layers:
             kernel = spread(kernel, inputs, axis=0)
         if outputs is not None:
             kernel, bias = spread(kernel, outputs, axis=1), spread(bias, outputs, axis=0)
-        weight = store(self.graph, kernel, f"{name}/w", other_type(self.experts), axes=(0,))
+        weight = store(self.graph, kernel, f"{name}/w", self.others, axes=(0,))
         return self.graph.add("Gemm", x, weight, self.graph.constant(bias, f"{name}/b"))
 
     def squeeze_excite(self, x: Map, path: Path, act: Act, gate: Act) -> Map:

@@ -10,7 +10,7 @@ import numpy as np
 from pnet_jax.convert.layouts import to_torch_layout
 from pnet_jax.convert.onnx.graph import Map
 from pnet_jax.convert.onnx.layers import Layers, Path
-from pnet_jax.convert.onnx.storage import experts_type, other_type, store
+from pnet_jax.convert.onnx.storage import experts_type, store
 from pnet_jax.models.swin import PATCH, WINDOW, Swin
 from pnet_jax.ops.windows import Windows
 
@@ -74,7 +74,7 @@ class _Walk:
         else:
             kernel = layers.params[*path, "kernel"]
             features = kernel.shape[-1]
-            weight = store(graph, kernel, f"{name}/w", other_type(layers.experts), axes=(0,))
+            weight = store(graph, kernel, f"{name}/w", layers.others, axes=(0,))
         self.channels = features
         y = graph.add("MatMul", x, weight)
         if (*path, "bias") in layers.params:
