@@ -74,6 +74,10 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torch": ("convert/", "analysis/latency.py"),
     "onnx": ("convert/", "analysis/latency.py"),
     "onnxruntime": ("convert/", "analysis/latency.py"),
+    "litert_torch": ("convert/",),
+    "ai_edge_litert": ("convert/",),
+    "ncnn": ("convert/",),
+    "pnnx": ("convert/",),
     "safetensors": ("convert/", "analysis/latency.py"),
     "tensorboard": ("report/",),
     "matplotlib": ("report/", "analysis/"),
@@ -87,6 +91,10 @@ OPTIONAL = {
     "torch": "torch",
     "onnx": "torch",
     "onnxruntime": "torch",
+    "litert_torch": "mobile",
+    "ai_edge_litert": "mobile",
+    "ncnn": "mobile",
+    "pnnx": "mobile",
     "resvg_py": "dev",
 }
 
