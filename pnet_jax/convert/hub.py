@@ -48,7 +48,7 @@ def export_hub(
     state_dict = to_torch(source.model, source.variables)
     found = None
     if importlib.util.find_spec("torch") is not None:
-        found = verify_twin(source, load_twin(source, state_dict))
+        found = verify_twin(source, load_twin(source, state_dict)).found
     description = json.dumps(source.describe())
     write_weights(out / WEIGHTS, state_dict, {"format": "pt", DESCRIPTION: description})
     config = json.dumps(_config(source), indent=2, ensure_ascii=False) + "\n"

@@ -1,6 +1,6 @@
 """The PyTorch twin of a checkpoint: loaded strictly, and compared with the Flax network."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
@@ -13,6 +13,13 @@ from pnet_jax.errors import UserError
 
 # What the twin's networks may be given, of the fields of a Flax network.
 _FIELDS = ("width", "num_experts", "routing", "routing_ratio", "drop_rate")
+
+
+class Compared(NamedTuple):
+    """What `verify_twin` found, the logits last, and the Flax network's logits for its images."""
+
+    found: list[verify.Difference]
+    logits: np.ndarray
 
 
 def twin_arguments(source: Source) -> dict[str, Any]:
@@ -40,8 +47,8 @@ def load_twin(source: Source, state_dict: StateDict, form: str = "matmul") -> An
     return twin
 
 
-def verify_twin(source: Source, twin: Any) -> list[verify.Difference]:
-    """Compares the twin with the Flax network, layer by layer, on several images.
+def verify_twin(source: Source, twin: Any) -> Compared:
+    """Compares the twin with the Flax network, layer by layer, on `verify.sample_images`.
 
     Raises:
       UserError: if the logits differ.
@@ -75,7 +82,7 @@ def verify_twin(source: Source, twin: Any) -> list[verify.Difference]:
         expected, {name: x.numpy() for name, x in (given | {verify.LOGITS: logits}).items()}
     )
     verify.require_equal(found, verify.EXACT, "The PyTorch twin")
-    return found
+    return Compared(found, expected[verify.LOGITS])
 
 
 def _module_names(source: Source) -> dict[str, str]:

@@ -7,7 +7,6 @@ import warnings
 from typing import Any
 
 import litert_torch
-import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor, nn

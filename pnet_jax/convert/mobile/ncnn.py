@@ -1,5 +1,6 @@
 """`convert to-ncnn`: from a run's work directory to checked files for ncnn, by way of pnnx."""
 
+import functools
 import pathlib
 import shutil
 import subprocess
@@ -59,7 +60,7 @@ def write_ncnn(source: Source, out: pathlib.Path, *, verified: bool = True) -> E
             network = open_network(made)
             found = compare(source, twin, lambda image: run(network, image), "The ncnn network")
         for name in (WEIGHTS, PARAM):
-            replace_whole(out / name, lambda target, name=name: shutil.copyfile(made / name, target))
+            replace_whole(out / name, functools.partial(shutil.copyfile, made / name))
             write_record(out / name, said_of(source, "ncnn", found))
     size_bytes = sum((out / name).stat().st_size for name in (WEIGHTS, PARAM))
     difference = found[-1].value if found else None
