@@ -14,16 +14,24 @@ import torch
 from pnet_jax.bench.timing import interleaved, machine, median_ratio, use_cores
 from pnet_jax.convert import torch_model
 from pnet_jax.convert.mobile import litert, ncnn
+from pnet_jax.convert.mobile.folded import fold_norms
 from pnet_jax.report.tables import format_table, write_table
 
 PUBLISHED = "conv"
-RUNTIMES = ("litert", "ncnn")
+# Of dynamic networks; "folded" is what to-litert writes, "conv" what to-ncnn does.
+FORMS = {"litert": ("folded", "matmul", PUBLISHED), "ncnn": ("matmul", PUBLISHED)}
 
 
 def prepare(runtime: str, name: str, form: str, image: np.ndarray) -> Callable[[], Any]:
     """What runs a network with random weights on one image `[S, S, 3]`."""
     torch.manual_seed(0)
-    network = torch_model.create_model(name, routing="sigmoid_linear", form=form).eval()
+    base = "matmul" if form == "folded" else form
+    network = torch_model.create_model(name, routing="sigmoid_linear", form=base).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.bias.data.normal_(std=0.1)  # which converters would leave out if it were zero
+    if form == "folded":
+        network = fold_norms(network)
     if runtime == "ncnn":
         with tempfile.TemporaryDirectory() as folder:
             ncnn.convert(network, len(image), pathlib.Path(folder))
@@ -37,7 +45,7 @@ def main() -> None:
     """Times all and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["parameternet_300m", "ghostnet_300m"])
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
+    parser.add_argument("--runtimes", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--out", type=pathlib.Path, help="also write the table, as JSON")
@@ -47,7 +55,7 @@ def main() -> None:
     runs = {}
     for runtime in args.runtimes:
         for name in args.models:
-            forms = ("matmul", PUBLISHED) if name.startswith("parameternet") else (PUBLISHED,)
+            forms = FORMS[runtime] if name.startswith("parameternet") else (PUBLISHED,)
             for form in forms:
                 print(f"converting {name}, form {form}, for {runtime} ...", flush=True)
                 runs[runtime, name, form] = prepare(runtime, name, form, image.astype(np.float32))

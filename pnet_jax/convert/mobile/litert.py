@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pnet_jax.convert.files import replace_whole
 from pnet_jax.convert.mobile.export import Exported, compare, open_twin, said_of
+from pnet_jax.convert.mobile.folded import fold_norms
 from pnet_jax.convert.record import write_record
 from pnet_jax.convert.source import Source, open_source
 from pnet_jax.errors import UserError
@@ -49,7 +50,7 @@ def export_litert(
 
 def write_litert(source: Source, out: pathlib.Path, *, verified: bool = True) -> Exported:
     """As `export_litert`, of a checkpoint that is open already."""
-    twin = open_twin(source, "matmul")
+    twin = fold_norms(open_twin(source, "matmul"))
     content = convert(twin, source.preprocessing.image_size)
     found = []
     if verified:
