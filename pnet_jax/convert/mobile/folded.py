@@ -32,7 +32,8 @@ class FoldedConv(nn.Module):
         self.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.routing(x.mean((2, 3)))
+        # The mean over the last axes would make the converter transpose the map for it.
+        logits = self.routing(x.permute(0, 2, 3, 1).mean((1, 2)))
         weight = (logits.sigmoid() if self.sigmoid else logits.softmax(-1)) @ self.experts
         samples, channels, height, width = x.shape
         features, inputs, kernel, _ = self.shape

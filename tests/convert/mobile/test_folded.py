@@ -9,7 +9,7 @@ from pnet_jax.convert.mobile.folded import FoldedConv, fold_norms  # noqa: E402
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("routing", ["softmax_mlp", "softmax_linear", "sigmoid_linear"])
+@pytest.mark.parametrize("routing", ["softmax_mlp", "sigmoid_linear"])
 def test_logits_stay_and_no_norm_of_a_dynamic_convolution_does(routing):
     torch.manual_seed(0)
     options = {"num_classes": 7, "width": 0.2, "routing": routing}
