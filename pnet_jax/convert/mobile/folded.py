@@ -32,7 +32,7 @@ class FoldedConv(nn.Module):
         self.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        # The mean over the last axes would make the converter transpose the map for it.
+        # The mean over the last axes would have the converter transpose the map once more.
         logits = self.routing(x.permute(0, 2, 3, 1).mean((1, 2)))
         weight = (logits.sigmoid() if self.sigmoid else logits.softmax(-1)) @ self.experts
         samples, channels, height, width = x.shape
