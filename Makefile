@@ -20,7 +20,7 @@ DESCRIPTION := setup.cfg pyproject.toml setup.py pnet_jax/data/_jpeg.c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check test-slow soak test-lowest constraints clean
+.PHONY: help demo test check test-slow test-mobile soak test-lowest constraints clean
 
 help: ## List the targets
 	@echo "Targets of pnet_jax:"
@@ -45,6 +45,9 @@ check: .venv/.dev ## Formatting, lint, types and the house's rules
 test-slow: .venv-slow/.slow ## Run the tests that `make test` leaves out: the slow ones and the TPU compilations
 	@.venv-slow/bin/python -m pytest $(CORES) $(SLOW) $(PYTEST_FLAGS)
 
+test-mobile: .venv-mobile/.mobile ## Run the tests of LiteRT and ncnn files, in an environment of their own
+	@.venv-mobile/bin/python -m pytest -p no:anyio tests/convert/mobile $(PYTEST_FLAGS)
+
 soak: .venv/.dev ## Kill a run of two processes 20 times and compare it with one never killed (SOAK_FLAGS="...")
 	@$(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
@@ -61,7 +64,7 @@ constraints: .venv-constraints/.created ## Write constraints.txt anew from the n
 	@rm -rf .venv-constraints
 
 clean: ## Remove the environments, caches and build products (runs and data stay)
-	rm -rf .venv .venv-slow .venv-lowest .venv-constraints build pnet_jax.egg-info
+	rm -rf .venv .venv-slow .venv-mobile .venv-lowest .venv-constraints build pnet_jax.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -91,6 +94,13 @@ clean: ## Remove the environments, caches and build products (runs and data stay
 .venv-slow/.slow: .venv-slow/.created constraints.txt $(DESCRIPTION)
 	@echo "Installing pnet_jax with PyTorch, libtpu and the test tools ..."
 	@.venv-slow/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[torch,dev,tpu]"
+	@touch $@
+
+# litert-torch takes older releases of two packages than the rest of the project has.
+.venv-mobile/.mobile: .venv-mobile/.created constraints.txt $(DESCRIPTION)
+	@echo "Installing pnet_jax with PyTorch, LiteRT, ncnn and the test tools ..."
+	@grep -v -e '^immutabledict' -e '^typing_extensions' constraints.txt > .venv-mobile/constraints.txt
+	@.venv-mobile/bin/python $(PIP_INSTALL) --constraint .venv-mobile/constraints.txt --editable ".[torch,dev,mobile]"
 	@touch $@
 
 .venv-lowest/.lowest: .venv-lowest/.created constraints-lowest.txt $(DESCRIPTION)

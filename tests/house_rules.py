@@ -75,6 +75,10 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "onnx": ("convert/", "analysis/latency.py"),
     "onnxruntime": ("convert/", "analysis/latency.py"),
     "openvino": ("analysis/latency.py",),
+    "litert_torch": ("convert/",),
+    "ai_edge_litert": ("convert/",),
+    "ncnn": ("convert/",),
+    "pnnx": ("convert/",),
     "safetensors": ("convert/", "analysis/latency.py"),
     "tensorboard": ("report/",),
     "matplotlib": ("report/", "analysis/"),
@@ -89,6 +93,10 @@ OPTIONAL = {
     "onnx": "torch",
     "onnxruntime": "torch",
     "openvino": "openvino",
+    "litert_torch": "mobile",
+    "ai_edge_litert": "mobile",
+    "ncnn": "mobile",
+    "pnnx": "mobile",
     "resvg_py": "dev",
 }
 

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     to_torch.set_defaults(run=_to_torch)
     _add_to_onnx(commands, [checkpoint, compared])
+    _add_mobile(commands, [checkpoint, compared])
     to_hub = commands.add_parser(
         "to-hub",
         parents=[checkpoint],
@@ -116,6 +117,19 @@ def _add_to_onnx(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     to_onnx.set_defaults(run=_to_onnx)
 
 
+def _add_mobile(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    to_litert = commands.add_parser(
+        "to-litert", parents=parents, help="a run's checkpoint to a LiteRT file for phones"
+    )
+    to_litert.add_argument("--out", type=pathlib.Path, required=True, help="a .tflite file")
+    to_litert.set_defaults(run=_to_litert)
+    to_ncnn = commands.add_parser(
+        "to-ncnn", parents=parents, help="a run's checkpoint to a folder for ncnn on phones"
+    )
+    to_ncnn.add_argument("--out", type=pathlib.Path, required=True, help="a folder")
+    to_ncnn.set_defaults(run=_to_ncnn)
+
+
 def _add_experts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experts",
@@ -188,6 +202,26 @@ def _to_onnx(args: argparse.Namespace) -> str:
     )
 
 
+def _to_litert(args: argparse.Namespace) -> str:
+    with _mobile_needed("to-litert"):
+        from pnet_jax.convert.mobile.litert import export_litert
+    return _told(
+        export_litert(
+            args.workdir, args.out, step=args.step, weights=args.weights, verified=args.verify
+        )
+    )
+
+
+def _to_ncnn(args: argparse.Namespace) -> str:
+    with _mobile_needed("to-ncnn"):
+        from pnet_jax.convert.mobile.ncnn import export_ncnn
+    return _told(
+        export_ncnn(
+            args.workdir, args.out, step=args.step, weights=args.weights, verified=args.verify
+        )
+    )
+
+
 def _to_web(args: argparse.Namespace) -> str:
     with _onnx_needed("to-web"):
         from pnet_jax.convert.web import export_web
@@ -210,6 +244,17 @@ def _onnx_needed(command: str) -> Iterator[None]:
         raise UserError(
             f"{command} needs onnx and onnxruntime, which are not installed: pip install "
             f"'pnet_jax[torch]'."
+        ) from error
+
+
+@contextlib.contextmanager
+def _mobile_needed(command: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{command} needs {error.name or 'a package'}, which is not installed: pip install "
+            f"'pnet_jax[mobile]'."
         ) from error
 
 

@@ -12,7 +12,7 @@ from pnet_jax.convert.files import DESCRIPTION, replace_whole, write_weights
 from pnet_jax.convert.record import write_record
 from pnet_jax.convert.source import Source, open_source
 from pnet_jax.convert.state_dict import to_torch
-from pnet_jax.convert.twin import twin_arguments, verify_twin
+from pnet_jax.convert.twin import load_twin, twin_arguments, verify_twin
 from pnet_jax.errors import UserError
 
 WEIGHTS, CONFIG, CARD, TWIN = "model.safetensors", "config.json", "README.md", "torch_model.py"
@@ -48,7 +48,7 @@ def export_hub(
     state_dict = to_torch(source.model, source.variables)
     found = None
     if importlib.util.find_spec("torch") is not None:
-        found = verify_twin(source, state_dict)
+        found = verify_twin(source, load_twin(source, state_dict)).found
     description = json.dumps(source.describe())
     write_weights(out / WEIGHTS, state_dict, {"format": "pt", DESCRIPTION: description})
     config = json.dumps(_config(source), indent=2, ensure_ascii=False) + "\n"

@@ -96,7 +96,8 @@ def differences(
     found = []
     for layer, arrays in expected.items():
         values = [
-            np.abs(np.float64(theirs) - ours).max() / max(float(np.std(theirs)), _LEAST_STD)
+            np.abs(np.float64(theirs) - ours).max()
+            / max(float(np.std(theirs, dtype=np.float64)), _LEAST_STD)
             for theirs, ours in zip(arrays, actual[layer], strict=True)
         ]
         worst = np.nan_to_num(np.array(values), nan=np.inf).max()

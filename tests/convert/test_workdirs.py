@@ -1,6 +1,7 @@
 """Work directory -> PyTorch file -> directory to start from, through the command line."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -147,3 +148,18 @@ def test_a_directory_of_something_else_is_told(tmp_path, capsys):
     command = ["to-torch", "--workdir", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
     assert main(command) == 1
     assert "names no network of this project" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "package"), [("to-litert", "litert_torch"), ("to-ncnn", "ncnn")]
+)
+def test_a_missing_package_for_phones_is_told(tmp_path, monkeypatch, capsys, command, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in ("litert", "ncnn"):
+        monkeypatch.delitem(sys.modules, f"pnet_jax.convert.mobile.{module}", raising=False)
+    assert main([command, "--workdir", str(tmp_path), "--out", str(tmp_path / "x.tflite")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"pnet_jax: {command} needs ")
+    assert said.endswith("not installed: pip install 'pnet_jax[mobile]'.\n")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
