@@ -4,6 +4,7 @@ python -m pnet_jax.aot --config=configs/pnet300m_22k.py --topology=v5e:2x2 --jso
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -92,15 +93,17 @@ def _searched(args: argparse.Namespace, topology: str) -> dict[str, Any]:
     def room(batch_per_chip: int) -> float | None:
         print(f"  {batch_per_chip} images a chip:", end=" ", file=sys.stderr, flush=True)
         args.global_batch_size = batch_per_chip * chips
-        try:
-            result = results[batch_per_chip] = _of(args, topology)
-        except DoesNotFit:
-            print("too many", file=sys.stderr)
+        times = None
+        with contextlib.suppress(DoesNotFit):
+            result = _of(args, topology)
+            # The state is there whatever the batch.
+            times = (result["hbm_bytes"] - result["argument_bytes"]) / result["temp_bytes"]
+        fits = times is not None and times >= 1
+        print("fit" if fits else "too many", file=sys.stderr)
+        if not fits:
             return None
-        print("fit", file=sys.stderr)
-        # The state is there whatever the batch.
-        free: int = result["hbm_bytes"] - result["argument_bytes"]
-        return free / result["temp_bytes"]
+        results[batch_per_chip] = result
+        return times
 
     start = args.batch_per_chip or (args.global_batch_size or 0) // chips or 8 * _SEARCH_STEP
     args.batch_per_chip = None
