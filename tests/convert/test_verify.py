@@ -34,6 +34,13 @@ def test_differences_are_of_the_worst_image_in_its_own_deviation():
     assert broken[0].value > 1e300
 
 
+def test_a_deviation_beyond_float32_hides_nothing():
+    """Squares of such numbers overflow in float32, and whatever is divided by infinity is 0."""
+    expected = np.array([[-1e25, 1e25]], np.float32)
+    (found,) = verify.differences({"a": expected}, {"a": expected * [1.0, 0.5]})
+    assert found.value == pytest.approx(0.5, rel=1e-6)
+
+
 def test_the_first_layer_beyond_rounding_is_named():
     layers = [
         verify.Difference("stem", 9e-4),
