@@ -1,15 +1,19 @@
 """The comparison at the end of the routes to phones: with one session, layers first."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from pnet_jax.convert import verify  # noqa: E402
+from pnet_jax.convert import record, verify  # noqa: E402
+from pnet_jax.convert.__main__ import main  # noqa: E402
 from pnet_jax.convert.mobile import export  # noqa: E402
 from pnet_jax.errors import UserError  # noqa: E402
 from tests.convert.mobile.networks import small_source  # noqa: E402
 from tests.convert.onnx.networks import ghostnet, source_of  # noqa: E402
 
+pytest_plugins = ["tests.tiny_run_plugin"]
 pytestmark = pytest.mark.torch
 
 
@@ -53,3 +57,19 @@ def test_a_network_without_twin_is_told(monkeypatch):
     monkeypatch.setattr(export, "to_torch", lambda name, variables: {})
     with pytest.raises(UserError, match="swin_tiny has no PyTorch twin"):
         export.open_twin(source, "conv")
+
+
+def test_a_trained_checkpoint_becomes_every_file(finished_run, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what litert-torch needs
+        pytest.importorskip("litert_torch", reason="needs the extra `mobile`")
+    workdir = f"--workdir={finished_run.workdir}"
+    outs = {"to-litert": tmp_path / "x.tflite", "to-ncnn": tmp_path / "ncnn"}
+    for command, out in outs.items():
+        assert main([command, workdir, f"--out={out}"]) == 0
+        assert "layers compared, logits within" in capsys.readouterr().out
+    said = [
+        record.read_records(tmp_path)["x.tflite"],
+        record.read_records(tmp_path / "ncnn")["network.ncnn.bin"],
+    ]
+    assert {(each["model"], each["verified"]["images"]) for each in said} == {("ghostnet_300m", 3)}
