@@ -223,7 +223,7 @@ def _in_words(result: dict[str, Any]) -> str:
         f"{1e3 * result['memory_secs']:.1f} ms",
     ]
     for each in result["collectives"]:
-        between = ", between slices too" if each["dcn_bytes"] else ""
+        between = ", between slices too" if each["ici_bytes"] and each["dcn_bytes"] else ""
         lines.append(f"  {each['bytes'] / 1e6:8.1f} MB in {each['count']} {each['kind']}{between}")
     lines += [
         f"  {1e3 * (result['ici_secs'] + result['dcn_secs']):8.2f} ms to send them",

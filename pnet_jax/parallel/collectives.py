@@ -13,6 +13,9 @@ _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 # `%x = (f32[8]{0}, f32[4,2]{1,0}) all-reduce(...), replica_groups=...`; a pair of -start and -done
 # is counted once.
 _OPERATION = re.compile(rf"= (\(.*?\)|\S+) ({_KINDS})(-start)?\((.*)")
+# Between slices XLA leaves the sums to the TPU runtime: each chip hands over its part, by a `send`
+# that names the operation.
+_BETWEEN_SLICES = re.compile(r"= \((\S+?), .*? send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\"")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -49,6 +52,13 @@ def collectives(hlo: str, slices: Sequence[int]) -> list[Collective]:
         inside = len(group) // num_slices
         ici, dcn = _moved(kind, size, inside), _moved(kind, size // inside, num_slices)
         found.setdefault(kind, []).append(Collective(kind, 1, size, ici, dcn))
+    num_slices = len(set(slices))
+    for shape, operation in _BETWEEN_SLICES.findall(hlo):
+        kind = operation.lower().replace("_", "-")
+        size = sum(_bytes(dtype, dims) for dtype, dims in _ARRAY.findall(shape))
+        between = f"{kind} between slices"
+        one = Collective(between, 1, size, 0.0, _moved(kind, size, num_slices))
+        found.setdefault(between, []).append(one)
     totals = [
         Collective(
             kind,

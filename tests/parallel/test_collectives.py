@@ -54,6 +54,20 @@ def test_groups_inside_and_between_slices(groups, members, num_slices):
     assert found.dcn_bytes == 4 * (num_slices - 1) / num_slices * 128 / inside
 
 
+def test_sums_that_the_runtime_takes_between_slices():
+    """As compiled for two slices of v5e: each chip hands over its part of the slice's sum."""
+    hlo = """
+      %ar = f32[32]{0} all-reduce(%a), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
+      %send = (bf16[2,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%b, %t), channel_id=122, \
+is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",\
+_xla_megascale_transfer_type="ALL_REDUCE"}
+      %sent = token[] send-done(%send), channel_id=122, is_host_transfer=true
+    """
+    between, inside = collectives(hlo, [0] * 4 + [1] * 4)
+    assert between == Collective("all-reduce between slices", 1, 4096, 0, 4 / 2 * 4096)
+    assert (inside.kind, inside.bytes, inside.dcn_bytes) == ("all-reduce", 128, 0)
+
+
 def test_rings():
     hlo = """
       %ag = f32[32]{0} all-gather(%x), replica_groups=[1,4]<=[4], dimensions={0}
