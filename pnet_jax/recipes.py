@@ -138,7 +138,7 @@ def _demo(config: ml_collections.ConfigDict) -> None:
     config.augment.random_erasing = 0.0
     config.augment.mixup_alpha = 0.0
     config.global_batch_size = 128
-    config.eval_batch_size = 250
+    config.eval_batch_size = 256
     config.optimizer.learning_rate = 2e-3
     config.log_every_steps = 20
     config.ema_decay = 0.98

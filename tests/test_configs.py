@@ -35,6 +35,14 @@ def test_all_are_there():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", ["full", "demo"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_batches_can_be_split_over_eight_devices(path, size):
+    """As a host of TPUs or GPUs has them."""
+    config = Config.of(load(path).get_config(size))
+    assert config.global_batch_size % 8 == config.eval_batch_size % 8 == 0
+
+
+@pytest.mark.parametrize("size", ["full", "demo"])
 def test_is_valid_and_names_its_own_command(path, size):
     module = load(path)
     config = Config.of(module.get_config(size))
