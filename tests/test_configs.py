@@ -33,7 +33,6 @@ def test_all_are_there():
     }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", ["full", "demo"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_batches_can_be_split_over_eight_devices(path, size):
@@ -42,6 +41,7 @@ def test_batches_can_be_split_over_eight_devices(path, size):
     assert config.global_batch_size % 8 == config.eval_batch_size % 8 == 0
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", ["full", "demo"])
 def test_is_valid_and_names_its_own_command(path, size):
     module = load(path)
