@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pnet_jax.convert.hub import export_hub
+from pnet_jax.convert.source import open_source
 from pnet_jax.convert.workdirs import export, import_weights
 from pnet_jax.errors import UserError
 
@@ -204,22 +205,16 @@ def _to_onnx(args: argparse.Namespace) -> str:
 
 def _to_litert(args: argparse.Namespace) -> str:
     with _mobile_needed("to-litert"):
-        from pnet_jax.convert.mobile.litert import export_litert
-    return _told(
-        export_litert(
-            args.workdir, args.out, step=args.step, weights=args.weights, verified=args.verify
-        )
-    )
+        from pnet_jax.convert.mobile.litert import write_litert
+    source = open_source(args.workdir, step=args.step, weights=args.weights)
+    return _told(write_litert(source, args.out, verified=args.verify))
 
 
 def _to_ncnn(args: argparse.Namespace) -> str:
     with _mobile_needed("to-ncnn"):
-        from pnet_jax.convert.mobile.ncnn import export_ncnn
-    return _told(
-        export_ncnn(
-            args.workdir, args.out, step=args.step, weights=args.weights, verified=args.verify
-        )
-    )
+        from pnet_jax.convert.mobile.ncnn import write_ncnn
+    source = open_source(args.workdir, step=args.step, weights=args.weights)
+    return _told(write_ncnn(source, args.out, verified=args.verify))
 
 
 def _to_web(args: argparse.Namespace) -> str:

@@ -1,5 +1,6 @@
 """`conversion.json`: where each converted file beside it came from, and how it was checked."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -8,8 +9,21 @@ from typing import Any
 
 from pnet_jax import __version__
 from pnet_jax.convert.files import replace_whole
+from pnet_jax.convert.source import Source
 
 FILE = "conversion.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written, and by how many standard deviations its logits differ at most."""
+
+    path: pathlib.Path
+    source: Source
+    size_bytes: int
+    difference: float | None
+    layers: int
+    int8: dict[str, Any] | None = None  # how it was calibrated, and what that costs in top-1
 
 
 def write_record(out: pathlib.Path, described: Mapping[str, Any]) -> None:

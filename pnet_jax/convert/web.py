@@ -8,7 +8,8 @@ import tarfile
 import tempfile
 
 from pnet_jax.convert.files import replace_whole
-from pnet_jax.convert.onnx.export import Exported, Options, write_onnx
+from pnet_jax.convert.onnx.export import Options, write_onnx
+from pnet_jax.convert.record import Exported
 from pnet_jax.convert.source import open_source
 from pnet_jax.errors import UserError
 

@@ -118,7 +118,7 @@ def largest_batch(room: Callable[[int], float | None], *, start: int, step: int)
     """The largest multiple of `step` that fits, to within 5%, or 0 if `step` does not.
 
     What a batch takes grows with it in almost a straight line, which leads there from any batch
-    that fits in two or three compilations.
+    that fits in a few compilations.
 
     Args:
       room: how many times a batch there is room for, or None if it does not fit. Whatever is

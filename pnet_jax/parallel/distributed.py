@@ -362,7 +362,7 @@ class Processes:
             link.send(message)
 
     def _fail(self, error: BaseException) -> None:
-        """Ends all processes for an exception in this one."""
+        """Ends all processes for an exception in this one; returns if another thread was first."""
         if isinstance(error, UserError | TrainingError):
             self._end(str(error), 2 if isinstance(error, UserError) else 1)
         elif isinstance(error, KeyboardInterrupt):
@@ -373,8 +373,6 @@ class Processes:
             if not self._ending.locked():
                 traceback.print_exception(error)
             self._end(f"Process {self.index} failed: {type(error).__name__}.", 1)
-        # Another thread was first, and ends this process.
-        time.sleep(2 * _LEAVING_SECS)
 
     def _end(self, sentence: str, code: int) -> None:
         """Says why and ends all processes; does nothing if another thread is about to."""

@@ -1,7 +1,5 @@
 """What the routes to phones share: the twin they start from, and the comparison at their end."""
 
-import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +11,6 @@ from pnet_jax.convert.source import Source
 from pnet_jax.convert.state_dict import to_torch
 from pnet_jax.convert.torch_model import DynamicConv
 from pnet_jax.convert.twin import load_twin, verify_twin
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """What was written, and by how many standard deviations its logits differ at most."""
-
-    path: pathlib.Path
-    source: Source
-    size_bytes: int
-    difference: float | None
-    layers: int
 
 
 def open_twin(source: Source, form: str) -> nn.Module:

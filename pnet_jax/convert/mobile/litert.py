@@ -12,44 +12,30 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor, nn
 
 from pnet_jax.convert.files import replace_whole
-from pnet_jax.convert.mobile.export import Exported, compare, open_twin, said_of
+from pnet_jax.convert.mobile.export import compare, open_twin, said_of
 from pnet_jax.convert.mobile.folded import fold_norms
-from pnet_jax.convert.record import write_record
-from pnet_jax.convert.source import Source, open_source
+from pnet_jax.convert.record import Exported, write_record
+from pnet_jax.convert.source import Source
 from pnet_jax.errors import UserError
 
 INPUT, LOGITS = "images", "logits"
 
 
-def export_litert(
-    workdir: pathlib.Path,
-    out: pathlib.Path,
-    *,
-    step: int | None = None,
-    weights: str = "ema",
-    verified: bool = True,
-) -> Exported:
+def write_litert(source: Source, out: pathlib.Path, *, verified: bool = True) -> Exported:
     """Writes a checkpoint as a LiteRT file, once it computes what the Flax network does.
 
     The file takes one normalised image, `images` `[1, S, S, 3]` float32, and gives `logits`.
 
     Args:
-      workdir: of the run.
+      source: the checkpoint.
       out: ends in `.tflite`; `conversion.json` is written beside it.
-      step: of the checkpoint; None takes the best one.
-      weights: "ema", the averages that evaluation uses, or "raw".
       verified: compares layers and logits with the Flax network's, on several images.
 
     Raises:
-      UserError: if there is no such run, checkpoint or file type, or the networks differ.
+      UserError: if `out` has another ending, or the networks differ.
     """
     if out.suffix != ".tflite":
         raise UserError(f"{out.name} must end in .tflite.")
-    return write_litert(open_source(workdir, step=step, weights=weights), out, verified=verified)
-
-
-def write_litert(source: Source, out: pathlib.Path, *, verified: bool = True) -> Exported:
-    """As `export_litert`, of a checkpoint that is open already."""
     twin = fold_norms(open_twin(source, "matmul"))
     content = convert(twin, source.preprocessing.image_size)
     found = []

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from pnet_jax.convert.files import replace_whole
-from pnet_jax.convert.mobile.export import Exported, compare, open_twin, said_of
-from pnet_jax.convert.record import write_record
-from pnet_jax.convert.source import Source, open_source
+from pnet_jax.convert.mobile.export import compare, open_twin, said_of
+from pnet_jax.convert.record import Exported, write_record
+from pnet_jax.convert.source import Source
 from pnet_jax.errors import UserError
 
 PARAM, WEIGHTS = "network.ncnn.param", "network.ncnn.bin"
@@ -24,33 +24,19 @@ PARAM, WEIGHTS = "network.ncnn.param", "network.ncnn.bin"
 INPUT, LOGITS = "in0", "out0"
 
 
-def export_ncnn(
-    workdir: pathlib.Path,
-    out: pathlib.Path,
-    *,
-    step: int | None = None,
-    weights: str = "ema",
-    verified: bool = True,
-) -> Exported:
+def write_ncnn(source: Source, out: pathlib.Path, *, verified: bool = True) -> Exported:
     """Writes a checkpoint as a folder for ncnn, once it computes what the Flax network does.
 
     The network takes one normalised image, `in0` `[3, S, S]` float32, and gives logits, `out0`.
 
     Args:
-      workdir: of the run.
+      source: the checkpoint.
       out: the folder, which gets `network.ncnn.param`, `network.ncnn.bin` and `conversion.json`.
-      step: of the checkpoint; None takes the best one.
-      weights: "ema", the averages that evaluation uses, or "raw".
       verified: compares layers and logits with the Flax network's, on several images.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or the networks differ.
+      UserError: if the networks differ, or pnnx fails.
     """
-    return write_ncnn(open_source(workdir, step=step, weights=weights), out, verified=verified)
-
-
-def write_ncnn(source: Source, out: pathlib.Path, *, verified: bool = True) -> Exported:
-    """As `export_ncnn`, of a checkpoint that is open already."""
     twin = open_twin(source, "conv")
     with tempfile.TemporaryDirectory() as temporary:
         made = pathlib.Path(temporary)

@@ -15,22 +15,10 @@ from pnet_jax.convert.onnx.model import ANY, INPUT, LOGITS, Options, build, buil
 from pnet_jax.convert.onnx.quantize import to_int8
 from pnet_jax.convert.onnx.session import open_session
 from pnet_jax.convert.pictures import open_pictures
-from pnet_jax.convert.record import write_record
+from pnet_jax.convert.record import Exported, write_record
 from pnet_jax.convert.source import Source, open_source
 from pnet_jax.errors import UserError
 from pnet_jax.report.progress import Progress
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """What `export_onnx` wrote, and by how many standard deviations its logits differ at most."""
-
-    path: pathlib.Path
-    source: Source
-    size_bytes: int
-    difference: float | None
-    layers: int
-    int8: dict[str, Any] | None = None  # how it was calibrated, and what that costs in top-1
 
 
 def export_onnx(

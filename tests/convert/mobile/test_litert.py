@@ -50,6 +50,6 @@ def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_suffix_is_refused(tmp_path):
+def test_another_suffix_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"x\.lite must end in \.tflite"):
-        litert.export_litert(tmp_path, tmp_path / "x.lite")
+        litert.write_litert(small_source(monkeypatch), tmp_path / "x.lite")
