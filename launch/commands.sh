@@ -17,6 +17,12 @@ readonly PREEMPTED=42
 
 say() { printf '%s: %s\n' "$me" "$1" >&2; }
 
+# pause SECS: in short naps, as bash heeds a signal only when the program that it waits for has ended.
+pause() {
+  local left=$1
+  for (( ; left > 0; left -= 2)); do sleep 2; done
+}
+
 # A mistake in the use: one sentence, exit 2.
 misuse() {
   say "$1"

@@ -125,5 +125,5 @@ while :; do
   fi
   # Returns when the worker ends or the connection is lost.
   if [[ $now == *Running* ]]; then follow || true; fi
-  sleep "$POLL_SECS"
+  pause "$POLL_SECS"
 done

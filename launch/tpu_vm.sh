@@ -190,7 +190,7 @@ make_ready() {
       say "$name is ${now:-not answering}; waiting until it is ACTIVE (Ctrl-C leaves it in the queue)."
       shown=$now
     fi
-    sleep "$POLL_SECS"
+    pause "$POLL_SECS"
   done
 }
 
@@ -214,7 +214,7 @@ watch() {
       [[ -z $now || $now == ACTIVE ]] || return 0
       say "Worker 0 does not answer, or its run was killed; waiting to see whether $name was preempted."
     fi
-    sleep "$POLL_SECS"
+    pause "$POLL_SECS"
   done
   fail "$name was not preempted, yet worker 0 does not answer or its run left no exit code."
 }
@@ -231,7 +231,7 @@ while :; do
     # Perhaps it is being preempted, which the state shows only after a while.
     unreachable=$((unreachable + 1))
     ((unreachable < PATIENCE)) || fail "The workers of $name cannot be reached; gcloud says why above."
-    sleep "$POLL_SECS"
+    pause "$POLL_SECS"
     continue
   fi
   unreachable=0
@@ -241,7 +241,7 @@ while :; do
     lost) ;;
     "$PREEMPTED")
       say "Preempted and saved."
-      sleep "$POLL_SECS"
+      pause "$POLL_SECS"
       # A slice that goes away is counted when it is seen to be gone; one that stays is used again.
       [[ $(state) == SUSPEND* ]] || count_preemption
       ;;

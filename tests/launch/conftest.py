@@ -1,5 +1,6 @@
 """Stub programs that answer as a test says, and a runner of the launch scripts beside them."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -113,11 +114,17 @@ class Launcher:
         return done
 
     def interrupt(
-        self, script: str, *arguments: str, when: str, how: signal.Signals = signal.SIGINT
+        self,
+        script: str,
+        *arguments: str,
+        when: str,
+        how: signal.Signals = signal.SIGINT,
+        alone: bool = False,
     ) -> tuple[int, str]:
         """Signal the script and what it runs, as a terminal does, once it has said `when`.
 
-        Returns its exit code and all that it said.
+        With `alone` the script gets the signal and what it runs does not. Returns its exit code and
+        all that it said.
         """
         said = self.folder / "said"
         with said.open("w") as file:
@@ -130,13 +137,19 @@ class Launcher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        end = time.monotonic() + 30
-        while when not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < end, said.read_text()
-            time.sleep(0.02)
-        os.killpg(process.pid, how)
-        return process.wait(timeout=30), said.read_text()
+        try:
+            end = time.monotonic() + 30
+            while when not in said.read_text():
+                assert process.poll() is None, said.read_text()
+                assert time.monotonic() < end, said.read_text()
+                time.sleep(0.02)
+            (os.kill if alone else os.killpg)(process.pid, how)
+            return process.wait(timeout=30), said.read_text()
+        finally:
+            # What a failure leaves behind would fail another test.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 _WITH_USUAL_SIGNALS = """

@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_run_is_created_awaited_run_and_deleted(tpu):
     assert done.stdout == "the log of worker 0\n"
     assert steps(tpu) == ["describe", "create", *["describe"] * 4, *RUN, "delete"]
     assert "pnet is WAITING_FOR_RESOURCES; waiting" in done.stderr
-    assert tpu.calls().count(["sleep", "30"]) == 3
+    assert tpu.calls().count(["sleep", "2"]) == 3 * 30 / 2
 
 
 def test_without_yes_nothing_is_deleted_and_the_command_is_named(tpu):
@@ -342,6 +343,20 @@ def test_a_signal_deletes_nothing_and_what_is_left_is_named(tpu, yes, how):
     assert code == 128 + how
     assert steps(tpu) == ["describe", "create", "describe"]
     assert said.splitlines()[-1].endswith(f"may cost money; delete it with: {DELETE}")
+
+
+def test_a_signal_to_the_script_alone_is_heeded_while_it_waits(tpu):
+    tpu.link("sleep")
+    tpu.answers({"describe": ["WAITING_FOR_RESOURCES"]})
+    begin = time.monotonic()
+    code, _ = tpu.interrupt(
+        *["tpu_vm.sh", *ARGUMENTS, "--", *TRAIN],
+        when="pnet is WAITING_FOR_RESOURCES",
+        how=signal.SIGTERM,
+        alone=True,
+    )
+    assert code == 128 + signal.SIGTERM
+    assert time.monotonic() - begin < 20  # it waits for 30 s at a time
 
 
 @pytest.mark.parametrize(
