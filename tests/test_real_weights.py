@@ -19,6 +19,7 @@ from pnet_jax.data.crop import central_crop
 from pnet_jax.data.decode import decode
 from pnet_jax.evaluate import evaluate_checkpoint
 from pnet_jax.models import create_model
+from tests.parity.timm_alone import import_timm
 
 # ImageNet's class, and the probability that PyTorch gives it (timm 1.0.31 with the same pixels).
 PICTURES = {"coffee.png": (967, 0.9564), "chelsea.png": (282, 0.3923)}  # espresso, tiger cat
@@ -121,17 +122,9 @@ def test_the_same_through_the_commands(weights, pictures, tmp_path, monkeypatch)
 )
 def test_full_size_logits_and_names_are_those_of_timm(name):
     """Strictly every name, and logits to 1e-4 of the largest."""
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("needs timm: pip install --no-deps timm")
+    timm = import_timm()
     import torch
     from torch import nn
-
-    path = pathlib.Path(__file__).parent / "parity" / "make_references.py"
-    spec = importlib.util.spec_from_file_location("make_references", path)
-    make_references = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_references)
-    make_references.stand_in_for_what_timm_lacks()
-    import timm
 
     torch.manual_seed(0)
     network = timm.create_model(name if name == "resnet50" else f"tf_{name}").eval()

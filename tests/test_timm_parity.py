@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from pnet_jax.convert import from_torch, to_torch
 from pnet_jax.models import create_model
+from tests.parity.timm_alone import import_timm
 
 FILES = pathlib.Path(__file__).parent / "parity"
 
@@ -103,8 +104,7 @@ def test_round_trip_is_exact(request, reference):
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_full_size_logits(name, theirs):
-    """Skipped without timm, which the tests do not install: it needs torchvision beside torch."""
-    timm = pytest.importorskip("timm")
+    timm = import_timm()
     import torch
 
     torch.manual_seed(0)

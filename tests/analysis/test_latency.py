@@ -1,6 +1,8 @@
 """The latency study times what it says, in turns, and its file is what the figure reads."""
 
+import importlib.util
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -37,9 +39,12 @@ def test_command_times_networks_and_files(tmp_path, capsys):
         assert times[name] == pytest.approx(np.median(printed["milliseconds"][name]), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
-def test_openvino_times_the_same_files(tmp_path, capsys):
-    pytest.importorskip("openvino", reason="needs openvino, which is not installed")
+def test_openvino_times_the_same_files(tmp_path):
+    """In a process of its own: PyTorch, too, imports OpenVINO, which then reports its use."""
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("needs openvino, which is not installed")
     from pnet_jax.convert.onnx.export import Options, write_onnx
 
     source = latency.random_source("ghostnet_300m", 32)
@@ -48,15 +53,26 @@ def test_openvino_times_the_same_files(tmp_path, capsys):
         files, (Options(batch=1), Options(with_preprocessing=True)), strict=True
     ):
         write_onnx(source, path, options, verified=False)
+
+    def run(*models):
+        command = ["latency", "--runtime", "openvino", "--repeats", "2", "--resolution", "32"]
+        return subprocess.run(
+            [sys.executable, "-m", "pnet_jax.analyze", *command, "--json", "--models", *models],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     names = [*map(str, files), "parameternet_300m"]
-    command = ["latency", "--models", *names, "--runtime", "openvino"]
-    assert analyze.main([*command, "--repeats", "2", "--resolution", "32", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    done = run(*names)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
     assert [len(printed["milliseconds"][name]) for name in names] == [2, 2, 2]
     assert printed["setting"].startswith("OpenVINO 2")
     (tmp_path / "cut.onnx").write_bytes(files[0].read_bytes()[:1000])
-    assert analyze.main([*command[:2], str(tmp_path / "cut.onnx"), *command[-2:]]) == 2
-    assert "cut.onnx is no ONNX model that OpenVINO reads" in capsys.readouterr().err
+    done = run(str(tmp_path / "cut.onnx"))
+    assert done.returncode == 2
+    assert "cut.onnx is no ONNX model that OpenVINO reads" in done.stderr
 
 
 def test_without_openvino_the_remedy_is_told(monkeypatch, tmp_path):

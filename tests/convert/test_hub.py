@@ -18,6 +18,7 @@ from pnet_jax.convert.record import read_records, sha256
 from pnet_jax.convert.source import open_source
 from pnet_jax.convert.verify import normalized, sample_images
 from pnet_jax.models import create_model, init_variables
+from tests.parity.timm_alone import import_timm
 
 FIELDS = {"width": 0.1, "num_experts": 2, "routing": "softmax_mlp"}
 
@@ -69,12 +70,10 @@ def test_folder_opens_by_its_own_files(workdir, tmp_path, capsys):
     assert "`torch_model.register_with(timm)`" in (out / hub.CARD).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_timm_opens_the_folder(workdir, tmp_path, monkeypatch):
-    # Neither can be imported where one is missing, or does not fit the installed torch.
-    timm = pytest.importorskip(
-        "timm", reason="needs timm and its torchvision", exc_type=ImportError
-    )
+    timm = import_timm()
     import torch
 
     out = tmp_path / "hub"

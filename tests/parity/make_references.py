@@ -10,16 +10,12 @@ fewer channels, and of EfficientNet with fewer blocks, in the format of the othe
 """
 
 import functools
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import pathlib
-import sys
-import types
 from unittest import mock
 
 import torch
 from safetensors.torch import save_file
+from timm_alone import stand_in_for_what_timm_lacks
 from torch import nn
 
 # The sides of the input, odd and even on the way down: SAME padding tells them apart.
@@ -45,42 +41,6 @@ V2_B = [
     ["ir_r5_k3_s1_e6_c112_se0.25"],
     ["ir_r8_k3_s2_e6_c192_se0.25"],
 ]
-
-
-class _AnyName(type):
-    def __getattr__(cls, name: str) -> str:
-        return name
-
-
-class _StandIn(types.ModuleType):
-    """A module in which every name is a class, and in that every name is a string."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _AnyName(name, (), {})
-
-
-class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """timm imports torchvision and huggingface_hub for data and downloads, which are not used here,
-    and there is not always a torchvision that fits the installed torch."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torchvision", "huggingface_hub"):
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return _StandIn(spec.name)
-
-    def exec_module(self, module):
-        module.__path__ = []
-
-
-def stand_in_for_what_timm_lacks() -> None:
-    """Makes `import timm` work without torchvision."""
-    if importlib.util.find_spec("torchvision") is None:
-        sys.meta_path.insert(0, _Absent())
 
 
 def efficientnet(arch: list[list[str]], act: type[nn.Module], width: float, depth: float):

@@ -1,6 +1,6 @@
 """Writes `swin_tiny_w0625_timm.safetensors` and `ghostnet_100_w010_timm.safetensors` beside it.
 
-    pip install timm==1.0.31 torchvision && python tests/parity/make_timm_references.py
+    pip install --no-deps timm==1.0.31 && python tests/parity/make_timm_references.py
 
 Each holds a small network of timm's: random `weights/*` (half precision, which is exact: PyTorch
 computed with the rounded values), the size of the images, and what PyTorch computed: `out/logits`,
@@ -13,8 +13,7 @@ import pathlib
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from timm.models.ghostnet import _create_ghostnet
-from timm.models.swin_transformer import SwinTransformer
+from timm_alone import stand_in_for_what_timm_lacks
 
 HERE = pathlib.Path(__file__).parent
 NUM_CLASSES = 10
@@ -60,7 +59,11 @@ def write(
     print(f"{path.name}: {path.stat().st_size:,} bytes, logits {logits.detach().std():.3f}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    stand_in_for_what_timm_lacks()
+    from timm.models.ghostnet import _create_ghostnet
+    from timm.models.swin_transformer import SwinTransformer
+
     swin = SwinTransformer(
         img_size=224,
         embed_dim=6,
@@ -73,3 +76,7 @@ if __name__ == "__main__":
     write(HERE / "swin_tiny_w0625_timm.safetensors", swin, (2, 3, 224, 224), listed)
     ghost = _create_ghostnet("ghostnet_100", width=0.1, num_classes=NUM_CLASSES)
     write(HERE / "ghostnet_100_w010_timm.safetensors", ghost, (2, 3, 64, 64))
+
+
+if __name__ == "__main__":
+    main()
